@@ -184,7 +184,7 @@ def decode_publish(cursor: Cursor, version: Version, role: Role) -> Publish:
         raise RemoteProtocolError("topic alias is 0", ReasonCode.TOPIC_ALIAS_INVALID)
     if properties.response_topic is not None:
         verify_topic_name(properties.response_topic.encode())
-    return Publish(
+    publish = Publish(
         topic=topic,
         payload=cursor.rest(),
         qos=qos,
@@ -193,6 +193,11 @@ def decode_publish(cursor: Cursor, version: Version, role: Role) -> Publish:
         packet_id=packet_id,
         properties=properties,
     )
+    if properties.topic_alias is None:
+        # `raw` is no argument of `Publish`, so that a changed copy cannot carry stale wire bytes.
+        object.__setattr__(publish, "raw", cursor.data)
+        object.__setattr__(publish, "raw_version", version)
+    return publish
 
 
 def _acknowledgement(

@@ -6,9 +6,11 @@ the bytes once; a property that is unknown, doubled, out of range or in the wron
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum, Flag, auto
 from typing import TYPE_CHECKING
+
+from typing_extensions import override
 
 from mqtt.errors import LocalProtocolError, RemoteProtocolError
 from mqtt.wire import protocol_error, write_binary, write_integer, write_text, write_varint
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from mqtt.wire import Cursor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Properties:
     """The properties of one packet, or of its will; absent ones are None or `()`.
 
@@ -54,7 +56,18 @@ class Properties:
     subscription_identifier_available: bool | None = None
     shared_subscription_available: bool | None = None
 
+    @override
+    def __repr__(self) -> str:
+        shown: list[str] = []
+        for name in _SHOWN:
+            value: object = getattr(self, name)
+            if value is not None and value != ():
+                shown.append(f"{name}={value!r}")
+        return f"Properties({', '.join(shown)})"
 
+
+_SHOWN = tuple(each.name for each in fields(Properties) if each.name != "authentication_data")
+"""What a log may show: authentication data is a secret."""
 EMPTY = Properties()
 
 

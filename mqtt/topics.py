@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from typing_extensions import override
+
 from mqtt.errors import LocalProtocolError, ReasonCode, RemoteProtocolError
 from mqtt.wire import MAX_STRING_BYTES, text_of
 
@@ -150,7 +152,8 @@ class FilterTree(Generic[T]):
         """Pairs of filter and key."""
         return self._size
 
-    def __repr__(self) -> str:  # type: ignore[explicit-override] # Python 3.11 has no override
+    @override
+    def __repr__(self) -> str:
         return f"<FilterTree of {self._size}>"
 
     def add(self, filter: str, key: Hashable, value: T) -> None:  # noqa: A002 - MQTT's own word

@@ -7,6 +7,8 @@ Rules of this file: reading never trusts a length, and everything it refuses is 
 
 from __future__ import annotations
 
+from typing_extensions import override
+
 from mqtt.errors import LocalProtocolError, ReasonCode, RemoteProtocolError
 
 MAX_VARINT = 268_435_455
@@ -52,7 +54,8 @@ class Cursor:
         self.position = position
         self.end = len(data) if end is None else end
 
-    def __repr__(self) -> str:  # type: ignore[explicit-override] # Python 3.11 has no override
+    @override
+    def __repr__(self) -> str:
         return f"<Cursor {self.position} of {self.end} bytes>"
 
     @property

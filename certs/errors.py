@@ -45,3 +45,7 @@ class KeyUnusable(CertsError):  # noqa: N818 - named by whose fault it is (style
 
 class IssueRefused(CertsError):  # noqa: N818 - named by whose fault it is (style 11)
     """Our own caller asks an authority for a certificate it must not issue."""
+
+
+class DirectoryUnusable(CertsError):  # noqa: N818 - named by whose fault it is (style 11)
+    """The directory of a PKI is incomplete, exposed, busy or not writable."""

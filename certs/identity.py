@@ -18,6 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from certs.errors import CertificateInvalid
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
 MAX_CERTIFICATE_BYTES: Final = 16_384  # the TLS stream takes no more handshake input than this
@@ -27,10 +28,10 @@ MAX_SUBJECT_CHARACTERS: Final = 512  # for logs only; longer ones are cut
 CLIENT_PURPOSE: Final = "client"
 SERVER_PURPOSE: Final = "server"
 ANY_PURPOSE: Final = "any"
-_PURPOSES: Final = {
-    ExtendedKeyUsageOID.CLIENT_AUTH: CLIENT_PURPOSE,
-    ExtendedKeyUsageOID.SERVER_AUTH: SERVER_PURPOSE,
-    ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE: ANY_PURPOSE,
+_PURPOSES: Final[Mapping[str, str]] = {
+    ExtendedKeyUsageOID.CLIENT_AUTH.dotted_string: CLIENT_PURPOSE,
+    ExtendedKeyUsageOID.SERVER_AUTH.dotted_string: SERVER_PURPOSE,
+    ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE.dotted_string: ANY_PURPOSE,
 }
 _SPECIAL: Final = frozenset(',+="\\<>;#')  # RFC 4514, section 2.4
 
@@ -178,7 +179,7 @@ def _purposes(certificate: x509.Certificate) -> frozenset[str]:
     except x509.ExtensionNotFound:
         # not a fail-open: OpenSSL reads a missing extension as "any purpose", `verify_peer` as none
         return frozenset()
-    return frozenset(_PURPOSES.get(oid, oid.dotted_string) for oid in found.value)
+    return frozenset(_PURPOSES.get(oid.dotted_string, oid.dotted_string) for oid in found.value)
 
 
 def _seconds(moment: datetime) -> float:

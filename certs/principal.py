@@ -247,24 +247,24 @@ DEFAULT_RULES: Final = default_rules(DEFAULT_TRUST_DOMAIN)
 
 
 def _judge(rule: PrincipalRule, identity: PeerIdentity) -> RuleVerdict:
-    values = values_of(identity, rule.source)
-    if not values:
-        return _verdict(rule, Outcome.ABSENT, f"the certificate has no {rule.source}")
-    if len(values) > 1:
-        return _verdict(
-            rule,
-            Outcome.REFUSED,
-            f"the certificate has {len(values)} values of {rule.source}, exactly one is demanded",
-        )
-    shown = ascii(values[0][:MAX_REASON_CHARACTERS])
-    complaint = complaint_about(values[0], rule.source)
+    match values_of(identity, rule.source):
+        case ():
+            return _verdict(rule, Outcome.ABSENT, f"the certificate has no {rule.source}")
+        case (value,):
+            return _judge_value(rule, value)
+        case values:
+            reason = f"the certificate has {len(values)} values of {rule.source}, exactly one is demanded"
+            return _verdict(rule, Outcome.REFUSED, reason)
+
+
+def _judge_value(rule: PrincipalRule, value: str) -> RuleVerdict:
+    shown = f"{rule.source} {value[:MAX_REASON_CHARACTERS]!a}"
+    complaint = complaint_about(value, rule.source)
     if complaint is not None:
-        return _verdict(rule, Outcome.REFUSED, f"{rule.source} {shown} {complaint}")
-    found = rule.match_template.match(values[0])
+        return _verdict(rule, Outcome.REFUSED, f"{shown} {complaint}")
+    found = rule.match_template.match(value)
     if found is None:
-        return _verdict(
-            rule, Outcome.DIFFERENT, f"{rule.source} {shown} does not fit `{rule.match}`"
-        )
+        return _verdict(rule, Outcome.DIFFERENT, f"{shown} does not fit `{rule.match}`")
     principal = Principal(rule.principal_template.fill(found), rule.kind)
     return RuleVerdict(
         rule=rule.name,

@@ -117,16 +117,18 @@ def _read(path: Path, *, max_bytes: int, private: bool) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise _unusable("read", path, error) from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
+    try:
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise FileUnusable(f"`{path}` is not a regular file: name the file itself")
         if private:
             _verify_private(path, status)
-        try:
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
             data = file.read(max_bytes + 1)
-        except OSError as error:
-            raise _unusable("read", path, error) from error
+    except OSError as error:
+        raise _unusable("read", path, error) from error
+    finally:
+        os.close(descriptor)
     if len(data) > max_bytes:
         raise FileUnusable(
             f"`{path}` is longer than {max_bytes} bytes: it is not what belongs here"

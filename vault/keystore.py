@@ -175,8 +175,9 @@ def _verify_cost(cost: Cost) -> None:
 
 
 def _verify_inputs(name: str, passphrase: bytes) -> None:
-    if not 1 <= len(name.encode("utf-8", "surrogatepass")) <= MAX_NAME_BYTES:
-        raise PassphraseRefused(f"the name of a key has 1 to {MAX_NAME_BYTES} bytes")
+    # printable also means encodable: half a surrogate pair is not
+    if not (name.isprintable() and 1 <= len(name.encode()) <= MAX_NAME_BYTES):
+        raise PassphraseRefused(f"the name of a key has 1 to {MAX_NAME_BYTES} printable bytes")
     if not MIN_PASSPHRASE_BYTES <= len(passphrase) <= MAX_PASSPHRASE_BYTES:
         raise PassphraseRefused(
             f"a pass phrase has {MIN_PASSPHRASE_BYTES} to {MAX_PASSPHRASE_BYTES} bytes"

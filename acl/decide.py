@@ -43,7 +43,7 @@ class Decision:
         rule_id: the rule that took precedence, or None when none matched.
         reason: for the audit; never sent to a client.
         epoch: the policy epoch that it was decided by.
-        valid_until: seconds on the clock of who decided; infinite when only a policy change can end it.
+        valid_until: Unix time in seconds; infinite when only a policy change can end it.
         id: given by whoever issues the decision, `d-` and 12 hexadecimal digits.
     """
 

@@ -27,14 +27,6 @@ from acl.persistent import PersistentMap
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from typing_extensions import override
-else:
-
-    def override(method):  # noqa: ANN001 - typing's own, which Python 3.11 lacks
-
-        return method
-
-
 MAX_RULE_ID_CHARACTERS: Final = 128  # goes into every log line and metric exemplar
 MAX_RULE_NAME_CHARACTERS: Final = 255
 MAX_RULE_DESCRIPTION_CHARACTERS: Final = 4096
@@ -195,10 +187,6 @@ class RuleSet:
 
     def __len__(self) -> int:
         return len(self._by_id)
-
-    @override
-    def __repr__(self) -> str:
-        return f"<RuleSet of {len(self)} rules, epoch {self.epoch}>"
 
 
 _Parts = tuple[PersistentMap[str, AclRule], RuleIndex]

@@ -1,0 +1,25 @@
+"""`stockade broker` and `stockade controller`: the daemons, one process each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigFile = Annotated[Path, typer.Option("--config", help="the daemon's TOML configuration")]
+
+
+def broker(config: ConfigFile) -> None:
+    """Run a broker: MQTT over mutual TLS and secure WebSocket, metrics, kernels."""
+    from broker import daemon  # noqa: PLC0415 - numpy and the kernels' room are loaded by the broker only
+
+    raise typer.Exit(daemon.main(config))
+
+
+def controller(config: ConfigFile) -> None:
+    """Run a controller: the authority that holds the policy and answers brokers."""
+    from cli.audit import open_audit  # noqa: PLC0415
+    from controller import daemon  # noqa: PLC0415 - Raft is loaded by the controller only
+
+    raise typer.Exit(daemon.main(config, open_audit=open_audit))

@@ -1,0 +1,74 @@
+"""`stockade up`: a whole development system on this machine, until it is told to stop."""
+
+from __future__ import annotations
+
+import signal
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import trio
+import typer
+
+from cli.folder import make_folder
+from cli.hints import client_lines
+from cli.ready import remove_ready, write_ready
+from cli.system import run_system
+
+if TYPE_CHECKING:
+    from cli.folder import SystemFolder
+    from cli.ready import Ready
+
+DEFAULT_FOLDER = Path("stockade-dev")
+
+
+def command(
+    folder: Annotated[
+        Path, typer.Option("--dir", help="folder for certificates, configuration, data and logs")
+    ] = DEFAULT_FOLDER,
+    ready_file: Annotated[
+        Path | None,
+        typer.Option("--ready", help="write this JSON file for scripts once everything listens"),
+    ] = None,
+    bench: Annotated[  # noqa: FBT002 - a flag of the command line
+        bool, typer.Option("--bench", help="add a client `bench` that may do all on bench/#")
+    ] = False,
+) -> None:
+    """Start a development system here: PKI, controller, broker, a small policy. SIGTERM or Ctrl-C ends it."""
+    trio.run(partial(serve, make_folder(folder), ready_file, bench=bench))
+
+
+async def serve(folder: SystemFolder, ready_file: Path | None, *, bench: bool) -> None:
+    """Run the system until SIGTERM or SIGINT.
+
+    *Cancellation*: ends the system in order.
+
+    Args:
+        folder: where.
+        ready_file: where scripts wait for the report; removed at the end.
+        bench: add the client `bench`.
+
+    Raises:
+        CommandError: the system could not start or a daemon died.
+    """
+
+    async def until_signal(ready: Ready) -> None:
+        if ready_file is not None:
+            write_ready(ready_file, ready)
+        typer.echo(client_lines(ready, folder=folder.root))
+        await trio.sleep_forever()
+
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def stop_at_signal() -> None:
+                async for _ in signals:
+                    break
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(stop_at_signal)
+            try:
+                await run_system(folder, bench=bench, body=until_signal)
+            finally:
+                if ready_file is not None:
+                    remove_ready(ready_file)

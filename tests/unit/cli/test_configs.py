@@ -1,0 +1,51 @@
+"""The files `stockade up` writes are files the daemons take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from broker.config import load_config as load_broker_config
+from certs.development import DevelopmentPki, create_development_pki
+from cli.configs import render_broker_config, render_controller_config, shipped_bundles
+from cli.folder import SystemFolder, make_folder
+from cli.ports import Ports
+from controller.config import load_config as load_controller_config
+
+NOW = 1_800_000_000.0
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> tuple[SystemFolder, DevelopmentPki]:
+    """A folder with its certificates."""
+    folder = make_folder(tmp_path_factory.mktemp("system"))
+    return folder, create_development_pki(folder.pki, clients=("sensor",), now=NOW)
+
+
+def test_broker_file_is_one_the_broker_takes(system: tuple[SystemFolder, DevelopmentPki]) -> None:
+    folder, pki = system
+    text = render_broker_config(folder, pki, Ports(mqtts=0), controller_rpc="127.0.0.1:1")
+    folder.broker_config.write_text(text)
+    config = load_broker_config(folder.broker_config)
+    assert config.listen_mqtts == "127.0.0.1:0"
+    assert config.controller_rpc == "127.0.0.1:1"
+    assert [Path(bundle).name for bundle in config.kernel_bundles] == ["zscore"]
+
+
+def test_controller_file_is_one_the_controller_takes(
+    system: tuple[SystemFolder, DevelopmentPki],
+) -> None:
+    folder, pki = system
+    folder.controller_config.write_text(render_controller_config(folder, pki, Ports()))
+    load_controller_config(folder.controller_config)
+
+
+def test_file_says_how_to_run_it_by_hand(system: tuple[SystemFolder, DevelopmentPki]) -> None:
+    folder, pki = system
+    text = render_controller_config(folder, pki, Ports())
+    assert f"stockade controller --config {folder.controller_config}" in text
+
+
+def test_shipped_bundles_are_folders_with_a_manifest() -> None:
+    assert all((Path(bundle) / "kernel.toml").is_file() for bundle in shipped_bundles())

@@ -7,6 +7,8 @@ words of the field and, where that is known, what to do next.
 
 from __future__ import annotations
 
+from typing import cast
+
 import trio
 
 
@@ -66,3 +68,10 @@ class AddressUnusable(TransportError):  # noqa: N818 - says the state, as the ho
 
 class FrameRefused(TransportError):  # noqa: N818 - says the state, as the house names errors
     """A frame is longer than agreed, or its body is not what the two sides agreed on."""
+
+
+def first_leaf(error: BaseException) -> BaseException:
+    """Return `error`, or the first error inside when it is a group (of groups)."""
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+    return error

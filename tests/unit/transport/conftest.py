@@ -1,4 +1,4 @@
-"""One authority a session, and both contexts, for the tests of this room."""
+"""One PKI a session, and both contexts, for the tests of this room."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import ssl
 
 import pytest
 
-from tests.unit.transport.lab import Lab
+from tests.pki import TestPki
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
-    return Lab(tmp_path_factory.mktemp("pki"))
+def pki(tmp_path_factory: pytest.TempPathFactory) -> TestPki:
+    return TestPki(tmp_path_factory.mktemp("transport"))
 
 
 @pytest.fixture(scope="session")
-def server_context(lab: Lab) -> ssl.SSLContext:
-    return lab.server_context("mqtt")
+def server_context(pki: TestPki) -> ssl.SSLContext:
+    return pki.server_context(pki.broker())
 
 
 @pytest.fixture(scope="session")
-def client_context(lab: Lab) -> ssl.SSLContext:
-    return lab.client_context(lab.issue("sensor"), "mqtt")
+def client_context(pki: TestPki) -> ssl.SSLContext:
+    return pki.client_context(pki.client("sensor"))

@@ -1,3 +1,5 @@
+"""The TLS stream between two real TCP sockets: bytes, endings, errors, handshakes."""
+
 from __future__ import annotations
 
 import random
@@ -8,7 +10,8 @@ import pytest
 import trio
 import trio.testing
 
-from tests.unit.transport.lab import Lab, Pair, connected, raw_pair, shake, tcp_pair
+from tests.pki import SERVER_AUTH, TestPki
+from tests.unit.transport.pairs import Pair, connected, raw_pair, shake, tcp_pair
 from transport.errors import (
     HandshakeFailed,
     RemoteAlert,
@@ -67,14 +70,14 @@ async def test_stream_echoes_the_same_bytes_for_random_chunks(
             at += size
 
     with trio.fail_after(FOREVER_S):
-        async with connected(
-            client_context, server_context, buffer_bytes=SMALL_BUFFER_BYTES
-        ) as pair:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(echo, pair.server)
-                nursery.start_soon(send, pair.client)
-                assert await receive_exactly(pair.client, len(data)) == data
-                await pair.client.aclose()
+        async with (
+            connected(client_context, server_context, buffer_bytes=SMALL_BUFFER_BYTES) as pair,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(echo, pair.server)
+            nursery.start_soon(send, pair.client)
+            assert await receive_exactly(pair.client, len(data)) == data
+            await pair.client.aclose()
 
 
 async def test_receive_some_joins_records_up_to_the_limit(
@@ -151,16 +154,16 @@ async def test_send_all_of_several_tasks_is_not_interleaved(
 ) -> None:
     size = 3 * SEND_CHUNK_BYTES // 2
     with trio.fail_after(FOREVER_S):
-        async with connected(
-            client_context, server_context, buffer_bytes=SMALL_BUFFER_BYTES
-        ) as pair:
-            async with trio.open_nursery() as nursery:
-                for letter in b"abc":
-                    nursery.start_soon(pair.client.send_all, bytes([letter]) * size)
-                await trio.testing.wait_all_tasks_blocked(0.02)
-                with pytest.raises(TransportBusy):
-                    pair.client.send_now(b"between")
-                got = await receive_exactly(pair.server, 3 * size)
+        async with (
+            connected(client_context, server_context, buffer_bytes=SMALL_BUFFER_BYTES) as pair,
+            trio.open_nursery() as nursery,
+        ):
+            for letter in b"abc":
+                nursery.start_soon(pair.client.send_all, bytes([letter]) * size)
+            await trio.testing.wait_all_tasks_blocked(0.02)
+            with pytest.raises(TransportBusy):
+                pair.client.send_now(b"between")
+            got = await receive_exactly(pair.server, 3 * size)
     assert sorted(got[i * size : (i + 1) * size] for i in range(3)) == [
         bytes([c]) * size for c in b"abc"
     ]
@@ -232,7 +235,7 @@ async def test_aclose_is_bounded_when_the_peer_does_not_read(
 
 
 async def test_tcp_end_without_close_notify_is_an_end_that_says_so(
-    lab: Lab, client_context: ssl.SSLContext, server_context: ssl.SSLContext
+    pki: TestPki, client_context: ssl.SSLContext, server_context: ssl.SSLContext
 ) -> None:
     async with connected(client_context, server_context) as pair:
         pair.client.abort()
@@ -364,20 +367,28 @@ async def fail_handshake(pair: Pair) -> HandshakeFailed:
 
 
 async def test_client_learns_why_its_certificate_is_refused(
-    lab: Lab, server_context: ssl.SSLContext
+    pki: TestPki, server_context: ssl.SSLContext
 ) -> None:
-    none = await fail_handshake(raw_pair(lab.client_context(None), server_context))
+    none = await fail_handshake(raw_pair(pki.context_without_certificate(), server_context))
     assert (none.result, none.__notes__) == ("no_certificate", ["certificate required"])
-    leaf = lab.issue("old", days=(-9, -2))
-    expired = await fail_handshake(raw_pair(lab.client_context(leaf), server_context))
+    leaf = pki.expired("old")
+    expired = await fail_handshake(raw_pair(pki.client_context(leaf), server_context))
     assert (expired.result, expired.__notes__) == ("expired", ["certificate expired"])
     assert "expired" in expired.reason
 
 
 async def test_client_refuses_a_server_it_does_not_trust(
-    lab: Lab, client_context: ssl.SSLContext
+    pki: TestPki, client_context: ssl.SSLContext
 ) -> None:
-    pair = raw_pair(client_context, lab.server_context("mqtt", days=(-9, -2)))
+    leaf = pki.leaf(
+        "old",
+        "broker",
+        starts_s=-9000,
+        ends_s=-60,
+        purposes=(SERVER_AUTH,),
+        dns_names=("localhost",),
+    )
+    pair = raw_pair(client_context, pki.server_context(leaf))
 
     async def serve() -> None:
         with pytest.raises(

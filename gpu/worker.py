@@ -1,0 +1,170 @@
+"""The worker process: builds one kernel, then runs batches out of shared memory until the broker is gone.
+
+Started as `python -P -m gpu.worker PLAN ARENA SOCKET`, three descriptors. One thread owns the device. It ends itself
+after any fault: a device that failed once is not used again, and a new process costs less than finding out.
+
+Rules of this file: the input of a batch is cleared after it, its output before it: what is in a slot belongs to
+the callers of that batch only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import sys
+import time
+from collections import deque
+from typing import Final
+
+import msgspec
+
+from gpu.arena import Arena, ArenaLayout
+from gpu.device import Device, DeviceFault, SlotMemory
+from gpu.errors import DeviceUnavailable, FaultCode, ToolchainError
+from gpu.messages import ORDER_BYTES, FailureCode, Order, Report, ReportKind
+from gpu.plan import MAX_PLAN_BYTES, WorkerPlan
+from gpu.sandbox import bind_to_parent, drop
+
+EXIT_FAILED: Final = 3
+EXIT_FAULT: Final = 4
+
+
+class Worker:
+    """The loop of one worker process.
+
+    Args:
+        plan: what to run.
+        arena: the shared memory.
+        link: the socket to the broker.
+    """
+
+    def __init__(self, plan: WorkerPlan, arena: Arena, link: socket.socket) -> None:
+        self._plan = plan
+        self._arena = arena
+        self._link = link
+        self._slots = tuple(arena.memory(slot) for slot in range(plan.slots))
+
+    def run(self) -> int:
+        """Serve until the broker closes the socket; return the exit status."""
+        try:
+            device = open_device(self._plan)
+            device.attach(self._slots)
+        except ToolchainError as error:
+            self._say(ReportKind.FAILED, code=FailureCode.of(error), text=str(error))
+            return EXIT_FAILED
+        on_cpu = device.description == "CPU"
+        memory = self._plan.memory_bytes if on_cpu else None
+        kept = drop(memory_bytes=memory, filter_calls=on_cpu)
+        self._say(ReportKind.READY, text=f"{device.description} ({kept})")
+        return self._serve(device)
+
+    def _serve(self, device: Device) -> int:
+        pending: deque[Order] = deque()
+        while True:
+            # Everything that has been sent is begun first: a GPU copies one batch while it computes another.
+            while (order := self._receive(wait=not pending)) is not None:
+                self._clear_output(order)
+                device.begin(order.slot, order.records)
+                pending.append(order)
+            if not pending:
+                return 0
+            order = pending.popleft()
+            start = time.perf_counter_ns()
+            try:
+                device.finish(order.slot)
+            except DeviceFault as fault:
+                self._say(ReportKind.FAULT, order=order, code=fault.code, text=fault.reason)
+                return EXIT_FAULT
+            spent = time.perf_counter_ns() - start
+            self._clear_input(order)
+            self._say(ReportKind.DONE, order=order, nanoseconds=spent)
+
+    def _receive(self, *, wait: bool) -> Order | None:
+        """Return the next order; None: there is none now, or the broker is gone."""
+        try:
+            data = self._link.recv(ORDER_BYTES, 0 if wait else socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        return Order.decode(data) if data else None
+
+    def _clear_output(self, order: Order) -> None:
+        slot = self._slots[order.slot]
+        ctypes.memset(slot.output_address, 0, order.records * self._plan.out_bytes)
+
+    def _clear_input(self, order: Order) -> None:
+        slot = self._slots[order.slot]
+        ctypes.memset(slot.input_address, 0, order.records * self._plan.in_bytes)
+
+    def _say(
+        self,
+        kind: ReportKind,
+        *,
+        order: Order | None = None,
+        code: int = 0,
+        text: str = "",
+        nanoseconds: int = 0,
+    ) -> None:
+        report = Report(
+            kind=kind,
+            slot=order.slot if order else 0,
+            batch=order.batch if order else 0,
+            code=code,
+            text_bytes=self._arena.write_text(text) if text else 0,
+            nanoseconds=nanoseconds,
+        )
+        self._link.send(report.encode())
+
+
+def open_device(plan: WorkerPlan) -> Device:
+    """Build and load the kernel on the device the plan asks for.
+
+    Raises:
+        ToolchainError: the kernel cannot run here.
+    """
+    if plan.backend != "cpu":
+        # Imported here only: without the extra `gpu` there is nothing to import, and numpy costs 0.1 s a worker.
+        from gpu.cuda_device import CudaDevice  # noqa: PLC0415
+
+        try:
+            return CudaDevice(plan)
+        except DeviceUnavailable:
+            if plan.backend == "cuda":
+                raise
+    from gpu.cpu_device import CpuDevice  # noqa: PLC0415
+
+    return CpuDevice(plan)
+
+
+def _read_plan(descriptor: int) -> WorkerPlan:
+    with os.fdopen(descriptor, "rb") as file:
+        return msgspec.json.decode(file.read(MAX_PLAN_BYTES), type=WorkerPlan)
+
+
+def main(arguments: list[str]) -> int:
+    """Run one worker; returns its exit status."""
+    plan_fd, arena_fd, link_fd = (int(text) for text in arguments)
+    plan = _read_plan(plan_fd)
+    try:
+        bind_to_parent(plan.parent_pid)
+    except ProcessLookupError:
+        return 0
+    layout = ArenaLayout(
+        in_bytes=plan.in_bytes,
+        out_bytes=plan.out_bytes,
+        max_batch=plan.max_batch,
+        slots=plan.slots,
+    )
+    arena = Arena.attach(layout, arena_fd)
+    arena.close()
+    try:
+        return Worker(plan, arena, socket.socket(fileno=link_fd)).run()
+    except (BrokenPipeError, ConnectionError):  # the broker went away
+        return 0
+
+
+if __name__ == "__main__":
+    status = main(sys.argv[1:])
+    # Not sys.exit: it would free device objects of a context that may be in ruins, and wait for the helper thread.
+    sys.stderr.flush()
+    os._exit(status)

@@ -1,0 +1,201 @@
+"""The broker's configuration: one TOML file, every key typed, bounded and documented here.
+
+*Rules of this file*: a key is a field of a struct below; its docstring line is what
+`docs/configuration.md` repeats. Unknown keys are errors (`certs.settings`). Nothing here has a
+default that weakens a protection, and there is no default for a secret or a certificate.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003  msgspec reads the annotations
+from typing import Literal
+
+import msgspec
+
+from acl.model import PrincipalKind
+from certs.errors import CertsError
+from certs.principal import PrincipalMapper, PrincipalRule, default_rules
+from certs.settings import SettingsError, load_settings
+
+MIN_PACKET_BYTES = 1024  # below this not even a CONNECT with a SPIFFE-length client id fits
+MAX_PACKET_BYTES = 268_435_460  # the largest MQTT packet: 5 bytes of header, 2^28 - 1 after it
+
+
+class BrokerLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Bounds that one client or all clients together cannot pass.
+
+    Attributes:
+        max_packet_bytes: largest MQTT packet accepted from a client; told to it in CONNACK.
+        max_connections: clients connected at the same time; one more is refused with 0x97.
+        max_queued_bytes: bytes waiting for one slow client before its publishers are paused.
+        slow_consumer_s: seconds a publisher waits for a slow subscriber before the broker drops
+            QoS 0 messages for that subscriber instead.
+        stuck_consumer_s: seconds without any progress after which a subscriber is disconnected.
+        max_queued_messages: QoS 1 messages waiting for one client; more are dropped and counted.
+        receive_maximum: QoS 1 messages a client may have unacknowledged; told to it in CONNACK.
+        max_subscriptions: topic filters one client may hold.
+        max_keep_alive_s: longest keep alive granted; a client asking for more (or none) gets this.
+        connect_deadline_s: seconds from the TLS handshake to a complete CONNECT.
+        handshake_deadline_s: seconds for a whole TLS handshake.
+        max_handshakes: unfinished handshakes in all.
+        max_handshakes_per_address: unfinished handshakes from one address.
+    """
+
+    max_packet_bytes: int = 1_048_576
+    max_connections: int = 10_000
+    max_queued_bytes: int = 1_048_576
+    slow_consumer_s: float = 2.0
+    stuck_consumer_s: float = 30.0
+    max_queued_messages: int = 1_000
+    receive_maximum: int = 1_024
+    max_subscriptions: int = 1_000
+    max_keep_alive_s: int = 1_200
+    connect_deadline_s: float = 10.0
+    handshake_deadline_s: float = 10.0
+    max_handshakes: int = 256
+    max_handshakes_per_address: int = 64
+
+
+class PrincipalRuleConfig(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, rename={"from_": "from"}
+):
+    """One `[[principal_rules]]` table: how a certificate becomes a principal.
+
+    Attributes:
+        name: shown in refusals and by `explain`.
+        from_: the certificate field: `san.uri`, `san.dns`, `san.email` or `subject.cn`.
+        match: literal text with `{id}`, matched against the whole field.
+        principal: the principal's name, a template with `{id}`.
+        kind: `service` or `user`.
+    """
+
+    name: str
+    from_: Literal["san.uri", "san.dns", "san.email", "subject.cn"]
+    match: str
+    principal: str = "{id}"
+    kind: Literal["service", "user"] = "service"
+
+
+class BrokerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The whole file.
+
+    Attributes:
+        broker_id: this broker's name; the certificate's SPIFFE URI must be `broker/<broker_id>`.
+        listen_mqtts: `host:port` for MQTT over TLS.
+        listen_wss: `host:port` for MQTT over secure WebSocket, path `/mqtt`.
+        listen_metrics: `host:port` for Prometheus, `/healthz` and `/readyz`, over mutual TLS.
+        certificate: PEM with this broker's certificate and its issuing CA.
+        key: PEM of the private key, mode 0600.
+        anchor: PEM of the issuing CA whose clients are accepted.
+        ca: PEM the controller's certificate is verified with.
+        trust_domain: the SPIFFE trust domain of every peer.
+        controller_rpc: `host:port` of the controller.
+        controller_server_name: name verified in the controller's certificate.
+        audit_file: JSON lines, rotated; absent: only the process log.
+        ready_file: written when everything listens, removed at the end; absent: none.
+        log_json: log as JSON lines instead of text.
+        log_level: `debug`, `info`, `warning` or `error`.
+        stale_after_s: seconds without contact to the controller after which every request is denied.
+        kernel_bundles: folders of kernel bundles to load.
+        kernel_backend: `auto`, `cpu` or `cuda`.
+        kernel_cache: folder for compiled kernels; absent: the user's cache folder.
+        kernel_wait_s: seconds a call waits for room in a batch before it is answered `busy`.
+        limits: see `BrokerLimits`.
+        principal_rules: ordered rules; default: SPIFFE client, admin, broker and controller.
+    """
+
+    broker_id: str
+    listen_mqtts: str
+    listen_wss: str
+    listen_metrics: str
+    certificate: Path
+    key: Path
+    anchor: Path
+    ca: Path
+    trust_domain: str
+    controller_rpc: str
+    controller_server_name: str = "localhost"
+    audit_file: Path | None = None
+    ready_file: Path | None = None
+    log_json: bool = True
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    stale_after_s: float = 30.0
+    kernel_bundles: tuple[Path, ...] = ()
+    kernel_backend: Literal["auto", "cpu", "cuda"] = "auto"
+    kernel_cache: Path | None = None
+    kernel_wait_s: float = 2.0
+    limits: BrokerLimits = msgspec.field(default_factory=BrokerLimits)
+    principal_rules: tuple[PrincipalRuleConfig, ...] = ()
+
+
+def load_config(path: Path) -> BrokerConfig:
+    """Read and check a broker's configuration.
+
+    Args:
+        path: the TOML file.
+
+    Returns:
+        The configuration; every value is within its bound.
+
+    Raises:
+        SettingsError: the file cannot be read, is not TOML, or has a key or value that is wrong.
+    """
+    config = load_settings(path, BrokerConfig)
+    verify_limits(config)
+    principal_mapper(config)
+    return config
+
+
+def verify_limits(config: BrokerConfig) -> None:
+    """Refuse values that would switch a bound off.
+
+    Raises:
+        SettingsError: names the key, its value and the range.
+    """
+    limits = config.limits
+    _within("limits.max_packet_bytes", limits.max_packet_bytes, MIN_PACKET_BYTES, MAX_PACKET_BYTES)
+    _within("limits.max_connections", limits.max_connections, 1, 1_000_000)
+    _within("limits.max_queued_bytes", limits.max_queued_bytes, 4_096, 1 << 30)
+    _within("limits.max_queued_messages", limits.max_queued_messages, 1, 1_000_000)
+    _within("limits.receive_maximum", limits.receive_maximum, 1, 65_535)
+    _within("limits.max_subscriptions", limits.max_subscriptions, 1, 1_000_000)
+    _within("limits.max_keep_alive_s", limits.max_keep_alive_s, 1, 65_535)
+    _within("limits.slow_consumer_s", limits.slow_consumer_s, 0.01, 60)
+    _within("limits.stuck_consumer_s", limits.stuck_consumer_s, 0.1, 3_600)
+    _within("limits.connect_deadline_s", limits.connect_deadline_s, 0.1, 120)
+    _within("limits.handshake_deadline_s", limits.handshake_deadline_s, 0.1, 120)
+    _within("limits.max_handshakes", limits.max_handshakes, 1, 65_536)
+    _within("limits.max_handshakes_per_address", limits.max_handshakes_per_address, 1, 65_536)
+    _within("stale_after_s", config.stale_after_s, 1, 3_600)
+    _within("kernel_wait_s", config.kernel_wait_s, 0.01, 60)
+
+
+def _within(key: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        message = f"`{key}` is {value}: choose a value from {low} to {high}"
+        raise SettingsError(message)
+
+
+def principal_mapper(config: BrokerConfig) -> PrincipalMapper:
+    """The principal mapping this configuration asks for.
+
+    Raises:
+        SettingsError: a rule is wrong, or two rules could give different peers one name.
+    """
+    try:
+        if not config.principal_rules:
+            return PrincipalMapper(default_rules(config.trust_domain))
+        return PrincipalMapper(tuple(_rule(rule) for rule in config.principal_rules))
+    except CertsError as error:
+        message = f"`principal_rules`: {error}"
+        raise SettingsError(message) from error
+
+
+def _rule(rule: PrincipalRuleConfig) -> PrincipalRule:
+    return PrincipalRule(
+        name=rule.name,
+        source=rule.from_,
+        match=rule.match,
+        principal=rule.principal,
+        kind=PrincipalKind(rule.kind),
+    )

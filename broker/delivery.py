@@ -1,0 +1,105 @@
+"""QoS 1 to one client: packet identifiers, the window of unacknowledged messages, the queue behind it.
+
+*Rules of this file*: never more unacknowledged messages than the client's Receive Maximum
+(MQTT 3.3.4-9), in order (4.6.0-5); what does not fit the window waits in a bounded queue, and what
+does not fit that is dropped and counted. The session ends with the connection, so nothing is resent.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from mqtt.convert import rewrite_publish
+
+if TYPE_CHECKING:
+    from broker.outlet import Outlet
+    from mqtt.packets import Publish
+
+LAST_PACKET_ID = 65_535  # MQTT 2.2.1: identifiers are 1 to 65,535
+
+
+class Delivery:
+    """Single messages to one client, at QoS 0 or 1.
+
+    Attributes:
+        dropped: QoS 1 messages dropped because the queue was full or the packet too large.
+    """
+
+    __slots__ = ("_last_id", "_max_queued", "_outlet", "_queue", "_window", "dropped", "unacknowledged")
+
+    def __init__(self, outlet: Outlet, *, receive_maximum: int, max_queued: int) -> None:
+        """Start with an empty window.
+
+        Args:
+            outlet: the way to the client.
+            receive_maximum: messages the client accepts unacknowledged.
+            max_queued: messages that may wait behind that window.
+        """
+        self._outlet = outlet
+        self._window = receive_maximum
+        self._max_queued = max_queued
+        self._queue: deque[tuple[Publish, bool]] = deque()
+        self._last_id = 0
+        self.unacknowledged: set[int] = set()
+        self.dropped = 0
+
+    @property
+    def queued(self) -> int:
+        """Messages waiting behind the window."""
+        return len(self._queue)
+
+    def deliver(self, publish: Publish, *, qos: int, retain: bool) -> bool:
+        """Send or queue one message.
+
+        Returns:
+            True when the outlet now needs a flush by the caller.
+        """
+        if qos == 0:
+            data = rewrite_publish(
+                publish, version=self._outlet.version, qos=0, packet_id=None, dup=False, retain=retain
+            )
+            return self._outlet.put(data, len(data), 1)
+        if len(self.unacknowledged) < self._window:
+            return self._send(publish, retain=retain)
+        if len(self._queue) >= self._max_queued:
+            self.dropped += 1
+            return False
+        self._queue.append((publish, retain))
+        return False
+
+    def acknowledged(self, packet_id: int) -> bool:
+        """Take a PUBACK; unknown identifiers are ignored, as the standard asks of a sender.
+
+        Returns:
+            True when a queued message was sent and the outlet needs a flush.
+        """
+        self.unacknowledged.discard(packet_id)
+        touched = False
+        while self._queue and len(self.unacknowledged) < self._window:
+            publish, retain = self._queue.popleft()
+            touched = self._send(publish, retain=retain) or touched
+        return touched
+
+    def _send(self, publish: Publish, *, retain: bool) -> bool:
+        packet_id = self._next_id()
+        data = rewrite_publish(
+            publish,
+            version=self._outlet.version,
+            qos=1,
+            packet_id=packet_id,
+            dup=False,
+            retain=retain,
+        )
+        if len(data) > self._outlet.max_packet_bytes:
+            self.dropped += 1
+            return False
+        self.unacknowledged.add(packet_id)
+        return self._outlet.put_control(data)
+
+    def _next_id(self) -> int:
+        # Ends: the window is at most 65,535 - 1 wide, see `Session`, so an identifier is free.
+        while True:
+            self._last_id = self._last_id % LAST_PACKET_ID + 1
+            if self._last_id not in self.unacknowledged:
+                return self._last_id

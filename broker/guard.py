@@ -1,0 +1,235 @@
+"""The choke point: every question of the broker to the policy passes here, and every denial is told.
+
+*Rules of this file*: an answer is a `Decision`; what is denied is written to the audit log before
+the caller sees it; nothing is allowed while the broker has had no contact with the controller for
+`stale_after_s`. The levels themselves (L1, L2, L3, misses) are `cache.authorizer`'s.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+import trio
+
+from acl.model import AccessRequest, Operation, Resource, ResourceKind
+from governance.events import AuditEvent, AuditOutcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from acl.decide import Decision
+    from acl.model import Principal
+    from broker.router import Router, Subscriber
+    from cache.authorizer import Authorizer
+    from cache.connection import ConnectionCache
+    from controller.link import PolicyUpdate
+    from governance.audit import AuditLog
+
+log = structlog.get_logger("stockade.broker.guard")
+
+
+class Asker(Protocol):
+    """A connection, as the guard sees it."""
+
+    @property
+    def principal(self) -> Principal:
+        """Who it is."""
+        ...
+
+    @property
+    def cache(self) -> ConnectionCache:
+        """Its L1."""
+        ...
+
+    @property
+    def peer(self) -> str:
+        """Its address, for the audit log."""
+        ...
+
+
+class Guard:
+    """Weighs what clients ask for, tells the audit log what was denied."""
+
+    def __init__(
+        self,
+        authorizer: Authorizer,
+        audit: AuditLog,
+        *,
+        broker_id: str,
+        stale_after_s: float,
+    ) -> None:
+        """Nothing is allowed until the first policy arrives.
+
+        Args:
+            authorizer: the cache levels.
+            audit: where denials go.
+            broker_id: names this broker's own resources.
+            stale_after_s: seconds without contact after which everything is denied.
+        """
+        self.authorizer = authorizer
+        self._audit = audit
+        self._broker_id = broker_id
+        self._stale_after_s = stale_after_s
+        self._contact = False
+        self._contact_changed = trio.Event()
+        self._router: Router | None = None
+        self.has_policy = False
+        authorizer.withdraw("no policy has arrived from the controller yet")
+
+    @property
+    def contact(self) -> bool:
+        """Whether the controller is reachable."""
+        return self._contact
+
+    @property
+    def ready(self) -> str:
+        """Why this broker cannot answer questions now; empty when it can."""
+        return self.authorizer.refusal or ""
+
+    def attach(self, router: Router) -> None:
+        """Tell the guard whose routes die with a policy change."""
+        self._router = router
+
+    # ---- what the controller link tells ------------------------------------------------------
+
+    def on_policy(self, update: PolicyUpdate) -> None:
+        """Take over a policy change in one step: filter, epoch, caches, routes."""
+        self.authorizer.apply_policy(update.epoch, update.grants, reset=update.reset)
+        self.has_policy = True
+        if self._contact:
+            self.authorizer.restore()
+        self._forget_routes()
+
+    def on_contact(self, contact: bool, reason: str) -> None:  # noqa: FBT001  a callback's one fact
+        """Note that the controller is reachable or not."""
+        if contact != self._contact:
+            log.info("controller contact", contact=contact, reason=reason)
+        self._contact = contact
+        self._contact_changed.set()
+        if contact and self.has_policy:
+            self.authorizer.restore()
+            self._forget_routes()
+
+    async def watch_contact(self) -> None:
+        """Deny everything once the controller has been silent for too long. Runs for ever."""
+        while True:
+            changed = self._contact_changed = trio.Event()
+            if self._contact:
+                await changed.wait()
+                continue
+            with trio.move_on_after(self._stale_after_s) as deadline:
+                await changed.wait()
+            if deadline.cancelled_caught and not self._contact:
+                reason = f"no contact with the controller for {self._stale_after_s:g} s"
+                log.warning("failing closed", reason=reason)
+                self.authorizer.withdraw(reason)
+                self._forget_routes()
+                await changed.wait()
+
+    def _forget_routes(self) -> None:
+        if self._router is not None:
+            self._router.forget_routes()
+
+    # ---- what sessions ask -------------------------------------------------------------------
+
+    async def may_connect(self, asker: Asker) -> Decision:
+        """CONNECT on this broker."""
+        request = AccessRequest(
+            principal=asker.principal,
+            operation=Operation.CONNECT,
+            resource=Resource(ResourceKind.BROKER, (self._broker_id,)),
+        )
+        return await self._weigh(asker, request, "connect")
+
+    async def may_observe(self, asker: Asker) -> Decision:
+        """DESCRIBE on this broker's metrics."""
+        request = AccessRequest(
+            principal=asker.principal,
+            operation=Operation.DESCRIBE,
+            resource=Resource(ResourceKind.BROKER, (self._broker_id, "metrics")),
+        )
+        return await self._weigh(asker, request, "describe")
+
+    async def may_subscribe(self, asker: Asker, filter_: str) -> Decision:
+        """READ of something inside a topic filter; each delivery is weighed again.
+
+        Raises:
+            NameInvalid: the filter has more levels than a resource may have.
+        """
+        resource = Resource.topic(filter_)
+        decision = await self.authorizer.authorize(
+            asker.cache, Operation.READ, filter_.encode()
+        )
+        if not decision.allowed:
+            self.denied(asker, "subscribe", resource.text, decision)
+        return decision
+
+    async def may_publish(self, asker: Asker, topic: bytes, *, count: int = 1) -> Decision:
+        """WRITE to a topic, or EXECUTE of a kernel when the topic is `kernel/NAME`.
+
+        Args:
+            asker: the publishing session.
+            topic: a valid topic name.
+            count: messages the decision is for; told to the audit log.
+        """
+        decision = asker.cache.writes.get(topic)
+        if decision is None:
+            decision = await self.authorizer.authorize(asker.cache, Operation.WRITE, topic)
+        else:
+            asker.cache.count_hits(count, allowed=decision.allowed)
+        if not decision.allowed:
+            self.denied(asker, "publish", topic.decode(), decision, count=count)
+        return decision
+
+    async def may_read(
+        self, subscribers: Sequence[Subscriber], topic: bytes
+    ) -> Sequence[Subscriber]:
+        """Those sessions that may read `topic` now, in order; all misses are asked together."""
+        verdicts: dict[Subscriber, Decision] = {}
+        misses: list[Subscriber] = []
+        for subscriber in subscribers:
+            decision = self.authorizer.check(subscriber.cache, Operation.READ, topic)
+            if decision is None:
+                misses.append(subscriber)
+            else:
+                verdicts[subscriber] = decision
+
+        async def weigh(subscriber: Subscriber) -> None:
+            verdicts[subscriber] = await self.authorizer.authorize(
+                subscriber.cache, Operation.READ, topic
+            )
+
+        async with trio.open_nursery() as nursery:
+            for subscriber in misses:
+                nursery.start_soon(weigh, subscriber)
+        for subscriber in subscribers:
+            if not verdicts[subscriber].allowed:
+                self.denied(subscriber, "deliver", topic.decode(), verdicts[subscriber])
+        return tuple(s for s in subscribers if verdicts[s].allowed)
+
+    async def _weigh(self, asker: Asker, request: AccessRequest, action: str) -> Decision:
+        decision = await self.authorizer.authorize_request(asker.cache, request)
+        if not decision.allowed:
+            self.denied(asker, action, request.resource.text, decision)
+        return decision
+
+    def denied(
+        self, asker: Asker, action: str, resource: str, decision: Decision, *, count: int = 1
+    ) -> None:
+        """Write one denial to the audit log."""
+        self._audit.record(
+            AuditEvent(
+                kind="authorization.denied",
+                principal=asker.principal.name,
+                action=action,
+                resource=resource,
+                outcome=AuditOutcome.DENY,
+                reason=decision.reason,
+                decision_id=decision.id,
+                rule_id=decision.rule_id or "",
+                epoch=decision.epoch,
+                peer=asker.peer,
+                count=count,
+            )
+        )

@@ -1,0 +1,220 @@
+"""What Prometheus sees: plain counts of the rooms, read when scraped, and histograms where time is meant.
+
+*Rules of this file*: the data path keeps plain integers; this file turns them into families at
+scrape time, so a message never pays for a metric. Label values are words of this code base or names
+of loaded kernels, never text from a peer, so the number of series is bounded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+from typing_extensions import override
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prometheus_client.metrics_core import Metric
+
+    from broker.guard import Guard
+    from broker.kernels import KernelDispatch
+    from broker.registry import Registry
+    from broker.router import Router
+    from broker.session import Counters
+    from cache.authorizer import Authorizer
+    from gpu.pool import KernelPool
+    from governance.audit import AuditLog
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+# Seconds. A handshake takes 0.6 ms of CPU and, in a storm, up to its deadline of 10 s.
+HANDSHAKE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+# Seconds. A loop lag above 5 ms at p99 is a broken promise; the buckets resolve around it.
+LAG_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1)
+# Seconds. A question to the controller takes 0.1 ms on one host and is given up after 2 s.
+ASK_BUCKETS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2)
+# Seconds. A batch takes some 10 us of kernel time and is killed at its deadline.
+BATCH_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1, 5)
+
+
+class Timings:
+    """Histograms, fed by whoever measures.
+
+    Attributes:
+        registry: what `/metrics` shows.
+    """
+
+    def __init__(self) -> None:
+        """Make an own registry: nothing global."""
+        self.registry = CollectorRegistry(auto_describe=True)
+        self._handshakes = Counter(
+            "stockade_handshakes",
+            "TLS handshakes by listener and result",
+            ("listener", "result"),
+            registry=self.registry,
+        )
+        self._handshake_seconds = Histogram(
+            "stockade_handshake_seconds",
+            "Time from accept to the end of a handshake",
+            ("listener",),
+            buckets=HANDSHAKE_BUCKETS,
+            registry=self.registry,
+        )
+        self._loop_lag = Histogram(
+            "stockade_loop_lag_seconds",
+            "How much later than asked the event loop runs a task",
+            buckets=LAG_BUCKETS,
+            registry=self.registry,
+        )
+        self._ask_seconds = Histogram(
+            "stockade_controller_ask_seconds",
+            "Time of one batch of questions to the controller",
+            buckets=ASK_BUCKETS,
+            registry=self.registry,
+        )
+        self._batch_seconds = Histogram(
+            "stockade_kernel_batch_seconds",
+            "Time of one kernel batch, from hand-over to results",
+            ("kernel",),
+            buckets=BATCH_BUCKETS,
+            registry=self.registry,
+        )
+
+    def note_handshake(self, listener: str, result: str, seconds: float) -> None:
+        """Count a handshake and its time."""
+        self._handshakes.labels(listener, result).inc()
+        self._handshake_seconds.labels(listener).observe(seconds)
+
+    def note_lag(self, seconds: float) -> None:
+        """Count one measurement of loop lag."""
+        self._loop_lag.observe(seconds)
+
+    def note_ask(self, seconds: float) -> None:
+        """Count one batch of questions."""
+        self._ask_seconds.observe(seconds)
+
+    def note_batch(self, kernel: str, seconds: float) -> None:
+        """Count one kernel batch."""
+        self._batch_seconds.labels(kernel).observe(seconds)
+
+    def page(self) -> bytes:
+        """The page in Prometheus's text format."""
+        return generate_latest(self.registry)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """The rooms whose counts are shown."""
+
+    count: Counters
+    registry: Registry
+    router: Router
+    guard: Guard
+    authorizer: Authorizer
+    kernels: KernelDispatch
+    pool: KernelPool
+    audit: AuditLog
+
+
+class RoomCollector(Collector):
+    """Reads the rooms' plain counts at scrape time."""
+
+    def __init__(self, sources: Sources) -> None:
+        """Remember where to read."""
+        self._from = sources
+
+    @override
+    def collect(self) -> Iterator[Metric]:
+        yield from self._messages()
+        yield from self._decisions()
+        yield from self._caches()
+        yield from self._kernels()
+        yield from self._audit()
+
+    def _messages(self) -> Iterator[Metric]:
+        count, router, registry = self._from.count, self._from.router, self._from.registry
+        yield _gauge("stockade_connections", "MQTT clients connected", len(registry))
+        yield _gauge("stockade_subscriptions", "Topic filters held", router.subscriptions)
+        yield _gauge("stockade_routes", "Topics with a remembered route", len(router.routes))
+        yield _counter("stockade_messages_received", "Messages from clients", count.messages_in)
+        yield _counter("stockade_messages_sent", "Messages to subscribers", router.messages_out)
+        yield _counter("stockade_runs_received", "Runs of QoS 0 messages", count.runs_in)
+        yield _counter("stockade_bytes_received", "MQTT bytes from clients", count.bytes_in)
+        yield _counter("stockade_bytes_sent", "MQTT bytes to subscribers", router.bytes_out)
+        dropped = CounterMetricFamily(
+            "stockade_messages_dropped", "Messages not delivered", labels=("reason",)
+        )
+        dropped.add_metric(("denied",), count.publish_denied)
+        dropped.add_metric(("no_subscriber",), router.messages_unrouted)
+        slow, full = count.dropped_slow, count.dropped_queue
+        for session in registry:
+            slow += session.outlet.dropped
+            full += session.dropped_from_queue
+        dropped.add_metric(("slow_consumer",), slow)
+        dropped.add_metric(("queue_full",), full)
+        yield dropped
+        yield _counter("stockade_protocol_errors", "Clients that broke MQTT", count.protocol_errors)
+        yield _counter("stockade_connects_refused", "CONNECTs refused", count.refused_connects)
+        yield _counter("stockade_sessions_taken_over", "Sessions taken over", registry.taken_over)
+        yield _counter("stockade_keep_alive_timeouts", "Silent clients ended", registry.timed_out)
+
+    def _decisions(self) -> Iterator[Metric]:
+        stats = self._from.authorizer.stats
+        decisions = CounterMetricFamily(
+            "stockade_decisions",
+            "Decisions by level and outcome; L1 counts messages, the others questions",
+            labels=("level", "outcome"),
+        )
+        for (level, outcome), number in stats.decisions().items():
+            decisions.add_metric((level, outcome), number)
+        yield decisions
+        yield _counter("stockade_cache_batches", "Requests to the controller", stats.batches)
+        yield _counter("stockade_cache_questions", "Questions in them", stats.questions)
+        yield _counter("stockade_cache_joined", "Askers that shared a question", stats.joined)
+        yield _counter("stockade_cache_stale_answers", "Answers of an old epoch", stats.stale_answers)
+        yield _counter("stockade_cache_timeouts", "Questions without answer", stats.timeouts)
+        yield _counter("stockade_cache_flushes", "L1 tables emptied", stats.flushes)
+        yield _gauge("stockade_policy_epoch", "Policy epoch applied", self._from.authorizer.epoch)
+        yield _gauge("stockade_controller_contact", "1 while the controller answers", self._from.guard.contact)
+
+    def _caches(self) -> Iterator[Metric]:
+        sizes = self._from.authorizer.sizes()
+        entries = GaugeMetricFamily(
+            "stockade_cache_entries", "Decisions held by level", labels=("level",)
+        )
+        entries.add_metric(("l1",), sizes.l1_entries)
+        entries.add_metric(("l2",), sizes.l2_entries)
+        entries.add_metric(("l3",), sizes.l3_grants)
+        yield entries
+        bytes_ = GaugeMetricFamily(
+            "stockade_cache_bytes", "Memory of a level in bytes", labels=("level",)
+        )
+        bytes_.add_metric(("l2",), sizes.l2_bytes)
+        bytes_.add_metric(("l3",), sizes.l3_bytes)
+        yield bytes_
+        yield _gauge("stockade_cache_waiting_questions", "Questions under way", sizes.waiting_questions)
+
+    def _kernels(self) -> Iterator[Metric]:
+        calls = CounterMetricFamily(
+            "stockade_kernel_calls", "Kernel calls by outcome", labels=("outcome",)
+        )
+        calls.add_metric(("answered",), self._from.kernels.answered)
+        calls.add_metric(("failed",), self._from.kernels.failed)
+        calls.add_metric(("refused",), self._from.kernels.refused)
+        yield calls
+
+    def _audit(self) -> Iterator[Metric]:
+        stats = self._from.audit.stats
+        yield _counter("stockade_audit_events", "Audit events written", stats.written)
+        yield _counter("stockade_audit_lost", "Audit events that could not be written", stats.lost)
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(name, text, value=value)
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=value)

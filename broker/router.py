@@ -1,0 +1,243 @@
+"""Who gets a message: subscriptions, routes, and delivery of runs and single messages.
+
+*Theory of operation.* Subscriptions live in one `FilterTree`. The first message on a topic builds a
+`Route`: the matching subscriptions, one a session, of which the guard allows this very topic to be
+read. A route is then a dictionary look-up per run. Any change of subscriptions or of policy clears
+the table. A route whose building was overtaken by a change of policy is built again before it is
+used; one overtaken only by a subscription is used once and not remembered.
+
+INVARIANT: a route used for delivery was built entirely after the last policy change this broker
+applied, so a revoked grant stops with the next run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from mqtt.convert import convert_run
+from mqtt.packets import Version
+from mqtt.topics import FilterTree
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from broker.outlet import Outlet
+    from mqtt.packets import Publish
+    from mqtt.runs import Run
+
+MAX_ROUTES = 65_536  # topics with a remembered route; the table is dropped and rebuilt beyond that
+MAX_REBUILDS = 5  # times a route is built again because policy changed meanwhile; then nobody gets it
+
+
+class Subscriber(Protocol):
+    """What the router needs of a session."""
+
+    @property
+    def outlet(self) -> Outlet:
+        """The way out to the client."""
+        ...
+
+    def deliver(self, publish: Publish, *, qos: int, retain: bool) -> bool:
+        """Queue one QoS 1 message; True when the outlet now needs a flush."""
+        ...
+
+
+class ReadCheck(Protocol):
+    """The guard, as the router sees it: which of these sessions may read this topic now."""
+
+    async def may_read(
+        self, subscribers: Sequence[Subscriber], topic: bytes
+    ) -> Sequence[Subscriber]:
+        """Return those that may, in order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscribed:
+    """One topic filter of one session."""
+
+    subscriber: Subscriber
+    filter: str
+    qos: int
+    no_local: bool
+    retain_as_published: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One session on a route, with what its matching filters add up to."""
+
+    subscriber: Subscriber
+    qos: int
+    no_local: bool
+    retain_as_published: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """Where messages on one topic go.
+
+    Attributes:
+        targets: every session once, at the highest QoS of its matching filters (MQTT 3.3.4-2).
+        v5: outlets of MQTT 5 clients; a run is handed to them as it is.
+        v311: outlets of MQTT 3.1.1 clients.
+        not_to_self: outlets whose client asked not to get its own messages (no-local).
+    """
+
+    targets: tuple[Target, ...]
+    v5: tuple[Outlet, ...]
+    v311: tuple[Outlet, ...]
+    not_to_self: frozenset[Outlet]
+
+
+NOBODY = Route(targets=(), v5=(), v311=(), not_to_self=frozenset())
+
+
+class Router:
+    """Subscriptions and routes of one broker."""
+
+    def __init__(self, guard: ReadCheck) -> None:
+        """Start empty; `guard` filters every route."""
+        self._guard = guard
+        self._tree: FilterTree[Subscribed] = FilterTree()
+        self._changes = 0
+        self._policy_changes = 0
+        self.routes: dict[bytes, Route] = {}
+        self.messages_out = 0
+        self.bytes_out = 0
+        self.messages_unrouted = 0
+
+    @property
+    def subscriptions(self) -> int:
+        """Topic filters held by all sessions."""
+        return len(self._tree)
+
+    def subscribe(self, subscribed: Subscribed) -> None:
+        """Add or replace one session's filter."""
+        self._tree.add(subscribed.filter, id(subscribed.subscriber), subscribed)
+        self._subscriptions_changed()
+
+    def unsubscribe(self, subscriber: Subscriber, filter_: str) -> None:
+        """Remove one session's filter."""
+        self._tree.remove(filter_, id(subscriber))
+        self._subscriptions_changed()
+
+    def forget_routes(self) -> None:
+        """Drop every route: policy changed."""
+        self._policy_changes += 1
+        self.routes.clear()
+
+    def _subscriptions_changed(self) -> None:
+        self._changes += 1
+        self.routes.clear()
+
+    async def route(self, topic: bytes) -> Route:
+        """The route of a topic, built when it is not known.
+
+        Args:
+            topic: a valid topic name.
+
+        Returns:
+            The route. Nobody's route when policy changed faster than it could be built.
+        """
+        route = self.routes.get(topic)
+        if route is not None:
+            return route
+        for _ in range(MAX_REBUILDS):
+            policy, changes = self._policy_changes, self._changes
+            route = await self._build(topic)
+            if self._policy_changes != policy:
+                continue
+            if self._changes == changes:
+                if len(self.routes) >= MAX_ROUTES:
+                    self.routes.clear()
+                self.routes[topic] = route
+            return route
+        return NOBODY
+
+    async def _build(self, topic: bytes) -> Route:
+        merged: dict[Subscriber, list[Subscribed]] = {}
+        for subscribed in self._tree.match(topic.decode()):
+            merged.setdefault(subscribed.subscriber, []).append(subscribed)
+        allowed = await self._guard.may_read(tuple(merged), topic) if merged else ()
+        targets = tuple(_merge(merged[subscriber]) for subscriber in allowed)
+        return Route(
+            targets=targets,
+            v5=tuple(t.subscriber.outlet for t in targets if _speaks(t, Version.V5)),
+            v311=tuple(t.subscriber.outlet for t in targets if _speaks(t, Version.V311)),
+            not_to_self=frozenset(t.subscriber.outlet for t in targets if t.no_local),
+        )
+
+    def deliver_run(
+        self, route: Route, run: Run, sender: Outlet | None, touched: list[Outlet]
+    ) -> None:
+        """Hand a run to every outlet of a route; the caller flushes what was `touched`."""
+        same, other = (route.v5, route.v311) if run.version == Version.V5 else (route.v311, route.v5)
+        if not same and not other:
+            self.messages_unrouted += run.count
+            return
+        if same:
+            self._put(same, run.data, run.stride, run.count, route, sender, touched)
+        if other:
+            version = Version.V311 if run.version == Version.V5 else Version.V5
+            data = convert_run(run, version)
+            self._put(other, data, len(data) // run.count, run.count, route, sender, touched)
+
+    def _put(
+        self,
+        outlets: tuple[Outlet, ...],
+        data: bytes,
+        packet_bytes: int,
+        count: int,
+        route: Route,
+        sender: Outlet | None,
+        touched: list[Outlet],
+    ) -> None:
+        skipped = route.not_to_self
+        for outlet in outlets:
+            if skipped and outlet is sender and outlet in skipped:
+                continue
+            if outlet.put(data, packet_bytes, count):
+                touched.append(outlet)
+            self.messages_out += count
+            self.bytes_out += len(data)
+
+    def deliver(
+        self, route: Route, publish: Publish, sender: Outlet | None, touched: list[Outlet]
+    ) -> int:
+        """Hand one message to every target at the lower of its QoS and the subscription's.
+
+        Returns:
+            How many sessions it went to.
+        """
+        delivered = 0
+        for target in route.targets:
+            outlet = target.subscriber.outlet
+            if target.no_local and outlet is sender:
+                continue
+            delivered += 1
+            qos = min(publish.qos, target.qos)
+            retain = publish.retain and target.retain_as_published
+            if target.subscriber.deliver(publish, qos=qos, retain=retain):
+                touched.append(outlet)
+            self.messages_out += 1
+            self.bytes_out += len(publish.payload)
+        if not delivered:
+            self.messages_unrouted += 1
+        return delivered
+
+
+def _speaks(target: Target, version: Version) -> bool:
+    return target.subscriber.outlet.version == version
+
+
+def _merge(subscribed: Sequence[Subscribed]) -> Target:
+    """What several matching filters of one session mean together."""
+    best = max(subscribed, key=lambda s: s.qos)
+    return Target(
+        subscriber=best.subscriber,
+        qos=best.qos,
+        no_local=all(s.no_local for s in subscribed),
+        retain_as_published=any(s.retain_as_published for s in subscribed),
+    )

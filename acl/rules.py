@@ -80,7 +80,7 @@ class AclRule:
             )
         if not 0 < int(self.operations) <= int(Operation.ALL):
             raise RuleInvalid(f"rule `{self.id}` needs at least one known operation")
-        if self.effect not in Effect:
+        if type(self.effect) is not Effect:  # a plain text would compare equal, but not be it
             raise RuleInvalid(f"rule `{self.id}`: the effect is `allow` or `deny`")
         if abs(self.priority) > MAX_RULE_PRIORITY:
             raise RuleInvalid(

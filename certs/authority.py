@@ -57,7 +57,7 @@ class CertificateAuthority:
     trust_domain: str
 
     def __post_init__(self) -> None:
-        _verify_trust_domain(self.trust_domain)
+        verify_trust_domain(self.trust_domain)
         if not is_pair(self.key, self.certificate):
             raise IssueRefused("the authority's key and certificate do not belong together")
 
@@ -168,7 +168,7 @@ def create_root(
     Raises:
         IssueRefused: the name or trust domain are not in plain spelling.
     """
-    _verify_trust_domain(trust_domain)
+    verify_trust_domain(trust_domain)
     key_id = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     builder = _start(key.public_key(), now=now, ends=now + lifetime_s).add_extension(
         x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(key_id), critical=False
@@ -178,6 +178,20 @@ def create_root(
     certificate = builder.sign(key, hashes.SHA256())
     verify_authority(certificate, issuer=certificate)
     return CertificateAuthority(certificate=certificate, key=key, trust_domain=trust_domain)
+
+
+def verify_trust_domain(trust_domain: str) -> str:
+    """Return a trust domain in its one spelling.
+
+    Raises:
+        IssueRefused: it is none.
+    """
+    if not is_trust_domain(trust_domain):
+        raise IssueRefused(
+            f"{trust_domain[:64]!a} is not a trust domain: use lower-case letters, digits, "
+            "`.`, `_` or `-`"
+        )
+    return trust_domain
 
 
 def _start(public_key: PublicKey, *, now: float, ends: float) -> x509.CertificateBuilder:
@@ -213,14 +227,6 @@ def _alternative_names(
     spiffe = SpiffeId(trust_domain=trust_domain, role=profile.role.value, id=name)
     uri = x509.UniformResourceIdentifier(spiffe.uri)
     return (uri, *general_names(hosts)) if profile.has_hosts else (uri,)
-
-
-def _verify_trust_domain(trust_domain: str) -> None:
-    if not is_trust_domain(trust_domain):
-        raise IssueRefused(
-            f"{trust_domain[:64]!a} is not a trust domain: use lower-case letters, digits, "
-            "`.`, `_` or `-`"
-        )
 
 
 def _name(*, unit: str, common_name: str) -> x509.Name:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
 
+from certs.authority import verify_trust_domain
 from certs.development_ca import Authorities, is_fresh, open_authorities
 from certs.directory_lock import locked
 from certs.errors import DirectoryUnusable, IssueRefused
@@ -133,6 +134,7 @@ def create_development_pki(
         *(_Leaf(role=Role.CLIENT, id=name, stem=f"clients/{name}") for name in clients),
         *(_Leaf(role=Role.ADMIN, id=name, stem=f"clients/{name}") for name in admins),
     )
+    verify_trust_domain(trust_domain)
     _verify_leaves(leaves)
     try:
         make_directory(directory)

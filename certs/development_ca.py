@@ -20,7 +20,7 @@ from certs.keys import (
 )
 from certs.lint import lint_authority
 from certs.profiles import ISSUING_LIFETIME_S, LEAF_LIFETIME_S
-from vault.errors import KeyFileInvalid, VaultError
+from vault.errors import FileExposed, VaultError
 from vault.files import make_private_directory, read_private, write_private, write_public
 from vault.keystore import QUICK, open_key, seal_key
 
@@ -167,7 +167,7 @@ def _open_key(directory: Path, name: str, certificate: x509.Certificate) -> Sign
         der = open_key(read_private(path), name=name, passphrase=passphrase)
         key = key_from_der(der, name=str(path))
     except (VaultError, CertsError) as error:
-        advice = f": {_begin_anew(directory)}" if isinstance(error, KeyFileInvalid) else ""
+        advice = "" if isinstance(error, FileExposed) else f"; {_begin_anew(directory)}"
         raise KeyUnusable(
             f"the authority's key `{path}` cannot be used: {error}{advice}"
         ) from error

@@ -47,6 +47,8 @@ def _general_name(host: str) -> x509.DNSName | x509.IPAddress:
 
 
 def _address(host: str) -> IPv4Address | IPv6Address | None:
+    if "%" in host:  # a zone (`fe80::1%eth0`) has a meaning on one machine only
+        return None
     try:
         return ip_address(host)
     except ValueError:

@@ -179,7 +179,11 @@ def _purposes(certificate: x509.Certificate) -> frozenset[str]:
     except x509.ExtensionNotFound:
         # not a fail-open: OpenSSL reads a missing extension as "any purpose", `verify_peer` as none
         return frozenset()
-    return frozenset(_PURPOSES.get(oid.dotted_string, oid.dotted_string) for oid in found.value)
+    return frozenset(_purpose(oid.dotted_string) for oid in found.value)
+
+
+def _purpose(oid: str) -> str:
+    return _PURPOSES.get(oid, oid)
 
 
 def _seconds(moment: datetime) -> float:

@@ -54,6 +54,8 @@ def lint_leaf(
 ) -> Iterator[str]:
     """Everything in which a leaf differs from its profile; nothing when it fits."""
     yield from _lint_common(certificate, issuer)
+    if _path_length(issuer) != 0:
+        yield "its issuer is not an authority for leaves (path length 0)"
     yield from _lint_constraints(certificate, x509.BasicConstraints(ca=False, path_length=None))
     yield from _lint_key_usage(certificate, leaf_key_usage())
     yield from _lint_purposes(certificate, profile)
@@ -64,7 +66,9 @@ def lint_authority(certificate: x509.Certificate, *, issuer: x509.Certificate) -
     """Everything that makes an authority's certificate unfit; nothing when it is fit."""
     yield from _lint_common(certificate, issuer)
     yield from _lint_key_usage(certificate, authority_key_usage())
-    path_length = 1 if certificate.subject == certificate.issuer else 0
+    path_length = 1 if certificate == issuer else 0
+    if _path_length(issuer) != 1:
+        yield "its issuer's path length allows no authority below"
     yield from _lint_constraints(
         certificate, x509.BasicConstraints(ca=True, path_length=path_length)
     )
@@ -147,6 +151,12 @@ def _is_of_role(uri: str, profile: Profile) -> bool:
         return parse_spiffe(uri).role == profile.role
     except CertsError:
         return False
+
+
+def _path_length(certificate: x509.Certificate) -> int | None:
+    """How many authorities may follow; None: it is no authority, or sets no limit."""
+    found = _extension(certificate, x509.BasicConstraints)
+    return found.value.path_length if found is not None and found.value.ca else None
 
 
 def _extension(certificate: x509.Certificate, kind: type[T]) -> x509.Extension[T] | None:

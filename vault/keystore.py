@@ -143,10 +143,10 @@ def _parse(blob: bytes) -> _SealedKey:
     try:
         document = msgspec.json.decode(blob, type=_SealedKey)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise KeyFileInvalid("not a sealed key: restore the file from a backup") from error
+        raise KeyFileInvalid("this is not a sealed key") from error
     header = document.header
     if len(header.salt) != _SALT_BYTES or len(header.nonce) != _NONCE_BYTES:
-        raise KeyFileInvalid("not a sealed key: salt or nonce have the wrong length")
+        raise KeyFileInvalid("this is not a sealed key: salt or nonce have the wrong length")
     return document
 
 

@@ -106,7 +106,6 @@ lock: ## write requirements/*.txt anew from pyproject.toml (needs `uv` on the PA
 	@uv pip compile requirements/build.in $(LOCK) $(ARGS) -o requirements/build.txt
 	@uv pip compile pyproject.toml $(LOCK) $(ARGS) -c requirements/build.txt -o requirements/run.txt
 	@uv pip compile pyproject.toml --group dev $(LOCK) $(ARGS) -c requirements/build.txt -c requirements/run.txt -o requirements/dev.txt
-	@uv pip compile pyproject.toml --extra gpu $(LOCK) $(ARGS) -c requirements/build.txt -c requirements/dev.txt -o requirements/gpu.txt
 
 clean: ## remove caches and build results; .venv and .gpu-wheels stay
 	@rm -rf build dist htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .demo

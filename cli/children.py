@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 import trio
 
-from cli.failure import CommandError
+from cli.failure import CommandFailed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +45,7 @@ SELF = (sys.executable, "-P", "-m", "cli.main")
 """This very installation's command line; `-P` keeps the current folder out of the import path."""
 
 
-class ChildDied(CommandError):  # noqa: N818 - says what happened, as in every room
+class ChildDied(CommandFailed):
     """A daemon ended without being asked to; the message ends with the last lines of its log."""
 
 
@@ -104,14 +104,14 @@ class Child:
             What it said.
 
         Raises:
-            CommandError: it did not get there in time.
+            CommandFailed: it did not get there in time.
         """
         with trio.move_on_after(deadline_s):
             file = trio.Path(self.ready_file)
             while not await file.is_file():  # noqa: ASYNC110 - another process: a file is all it can set
                 await trio.sleep(READY_POLL_S)
             return msgspec.json.decode(await file.read_bytes(), type=type_)
-        raise CommandError(
+        raise CommandFailed(
             f"the {self.name} did not listen within {deadline_s:g} s: read `{self.log}`"
         )
 
@@ -148,7 +148,7 @@ async def start_child(
         command: how this installation's command line is started.
 
     Raises:
-        CommandError: its log cannot be written or it cannot be started.
+        CommandFailed: its log cannot be written or it cannot be started.
     """
     try:
         await trio.Path(ready_file).unlink(missing_ok=True)
@@ -161,5 +161,5 @@ async def start_child(
                 start_new_session=True,  # Ctrl-C in a terminal reaches `stockade up` only, which ends them in order
             )
     except OSError as error:
-        raise CommandError(f"cannot start the {name}: {error}") from error
+        raise CommandFailed(f"cannot start the {name}: {error}") from error
     return Child(name=name, process=process, log=log, ready_file=ready_file)

@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from broker.config import BrokerConfig, load_config as load_broker_config
-from cli.failure import CommandError
+from cli.failure import CommandFailed
 from controller.config import ControllerConfig, load_config as load_controller_config
 
 app = typer.Typer(help="Configuration files.", no_args_is_help=True)
@@ -35,15 +35,15 @@ def daemon_of(path: Path) -> str:
         path: the file.
 
     Raises:
-        CommandError: it cannot be read, is not TOML, or its keys fit both daemons or none.
+        CommandFailed: it cannot be read, is not TOML, or its keys fit both daemons or none.
     """
     try:
         keys = set(tomllib.loads(path.read_text()))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise CommandError(f"cannot read `{path}`: {error}") from error
+        raise CommandFailed(f"cannot read `{path}`: {error}") from error
     broker, controller = _known(BrokerConfig, keys), _known(ControllerConfig, keys)
     if broker == controller:
-        raise CommandError(
+        raise CommandFailed(
             f"`{path}` could be any daemon's: say which with --for {BROKER} or --for {CONTROLLER}"
         )
     return BROKER if broker > controller else CONTROLLER

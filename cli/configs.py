@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cli.ports import Ports
 
 BROKER_ID = "broker"
+CONTROLLER_ID = "controller"
 TRUST_DOMAIN = "stockade.local"
 SERVER_NAME = "localhost"
 SHIPPED_KERNELS = Path(gpu.__file__).parent / "kernels"
@@ -71,14 +72,15 @@ def render_controller_config(folder: SystemFolder, pki: DevelopmentPki, ports: P
         ports: where to listen.
     """
     values: dict[str, Value] = {
+        "node_id": CONTROLLER_ID,
         "trust_domain": TRUST_DOMAIN,
-        "listen_rpc": address(ports.rpc),
-        "listen_api": address(ports.api),
+        "rpc_listen": address(ports.rpc),
+        "api_listen": address(ports.api),
         "certificate": str(pki.controller.certificate),
         "key": str(pki.controller.key),
         "anchor": str(pki.anchor),
         "data_dir": str(folder.controller_data),
-        "initial_policy": str(folder.policy),
+        "bootstrap_policy": str(folder.policy),
         "audit_file": str(folder.audit("controller")),
         "ready_file": str(folder.daemon_ready("controller")),
     }

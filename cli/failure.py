@@ -6,7 +6,7 @@ bug of ours and is called one; `STOCKADE_TRACEBACK=1` shows a developer where it
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, cast
 
 ROOMS: Final = frozenset(
     {
@@ -31,17 +31,19 @@ MAX_GROUP_DEPTH = 16
 """How deep nested exception groups are searched for the first cause; nurseries nest a handful deep."""
 
 
-class CommandError(Exception):
+class CommandFailed(Exception):  # noqa: N818 - says what happened, as in every room
     """A command could not do what it was asked; the message says what to do."""
 
 
 def first_cause(error: BaseException) -> BaseException:
     """The first real exception inside nested exception groups; `error` itself when it is no group."""
+    cause = error
     for _ in range(MAX_GROUP_DEPTH):
-        if not isinstance(error, BaseExceptionGroup):
-            return error
-        error = error.exceptions[0]
-    return error
+        if not isinstance(cause, BaseExceptionGroup):
+            break
+        members = cast("tuple[BaseException, ...]", cause.exceptions)
+        cause = members[0]
+    return cause
 
 
 def is_meant_for_operators(error: BaseException) -> bool:

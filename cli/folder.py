@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cli.failure import CommandError
+from cli.failure import CommandFailed
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -78,14 +78,14 @@ def make_folder(root: Path) -> SystemFolder:
         root: where.
 
     Raises:
-        CommandError: it cannot be made.
+        CommandFailed: it cannot be made.
     """
     folder = SystemFolder(root=root.expanduser().absolute())
     try:
         for part in ("", "controller", "kernels", "logs", "audit", "run"):
             (folder.root / part).mkdir(mode=PRIVATE, parents=True, exist_ok=True)
     except OSError as error:
-        raise CommandError(
+        raise CommandFailed(
             f"cannot use `{folder.root}`: {(error.strerror or str(error)).lower()}; choose another with --dir"
         ) from error
     return folder
@@ -99,14 +99,14 @@ def sole_user(folder: SystemFolder) -> Generator[None]:
         folder: the folder to use alone.
 
     Raises:
-        CommandError: another system runs in it.
+        CommandFailed: another system runs in it.
     """
     descriptor = os.open(folder.root / "run" / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise CommandError(
+            raise CommandFailed(
                 f"another stockade runs in `{folder.root}`: stop it, or choose another folder with --dir"
             ) from error
         yield

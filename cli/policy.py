@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cli.toml import render_value
+from controller.commands import RuleDraft
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,6 +115,17 @@ def first_rules(*, bench: bool) -> tuple[PolicyRule, ...]:
         bench: add the load generator's rule.
     """
     return BASE_RULES + BENCH_RULES if bench else BASE_RULES
+
+
+def draft_of(rule: PolicyRule) -> RuleDraft:
+    """The rule as the admin API takes it."""
+    return RuleDraft(
+        id=rule.id,
+        principal=rule.principal,
+        resource=rule.resource,
+        operations=rule.operations,
+        description=rule.description,
+    )
 
 
 def render_policy(rules: Sequence[PolicyRule]) -> str:

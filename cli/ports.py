@@ -7,7 +7,7 @@ looking and binding. The default ports are only looked at, and a daemon that fin
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -53,12 +53,18 @@ def choose_ports(free: Callable[[int], bool] = is_free) -> Ports:
     Args:
         free: whether a port can be bound.
     """
-    defaults = Ports()
-    chosen = {}
-    for field in fields(Ports):
-        port: int = getattr(defaults, field.name)
-        chosen[field.name] = port if free(port) else ANY_PORT
-    return Ports(**chosen)
+
+    def choose(port: int) -> int:
+        return port if free(port) else ANY_PORT
+
+    default = Ports()
+    return Ports(
+        mqtts=choose(default.mqtts),
+        wss=choose(default.wss),
+        metrics=choose(default.metrics),
+        rpc=choose(default.rpc),
+        api=choose(default.api),
+    )
 
 
 def address(port: int) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cli.failure import CommandError
+from cli.failure import CommandFailed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,7 +95,7 @@ def write_ready(path: Path, ready: Ready) -> None:
         ready: the report.
 
     Raises:
-        CommandError: the file cannot be written.
+        CommandFailed: the file cannot be written.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -108,7 +108,7 @@ def write_ready(path: Path, ready: Ready) -> None:
     except OSError as error:
         with suppress(OSError):  # the first error is the one to report
             beside.unlink(missing_ok=True)
-        raise CommandError(f"cannot write `{path}`: {error.strerror or error}") from error
+        raise CommandFailed(f"cannot write `{path}`: {error.strerror or error}") from error
 
 
 def read_ready(path: Path) -> Ready:
@@ -118,17 +118,17 @@ def read_ready(path: Path) -> Ready:
         path: the file.
 
     Raises:
-        CommandError: it is not there or is not a report.
+        CommandFailed: it is not there or is not a report.
     """
     try:
         with path.open("rb") as file:
             return msgspec.json.decode(file.read(MAX_READY_BYTES), type=Ready)
     except FileNotFoundError as error:
-        raise CommandError(
+        raise CommandFailed(
             f"no `{path}`: nothing is running there; start it with `stockade up --dir {path.parent}`"
         ) from error
     except (OSError, msgspec.DecodeError) as error:
-        raise CommandError(f"cannot read `{path}`: {error}") from error
+        raise CommandFailed(f"cannot read `{path}`: {error}") from error
 
 
 def remove_ready(path: Path) -> None:

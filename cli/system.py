@@ -20,7 +20,7 @@ from cli.children import STOP_DEADLINE_S, Child, start_child
 from cli.configs import render_broker_config, render_controller_config
 from cli.failure import first_cause
 from cli.folder import sole_user
-from cli.policy import first_rules, render_policy
+from cli.policy import BENCH_RULES, draft_of, first_rules, render_policy
 from cli.ports import choose_ports
 from cli.ready import (
     ClientFiles,
@@ -31,17 +31,20 @@ from cli.ready import (
     report,
     write_ready,
 )
+from cli.target import connect_to
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from certs.development import DevelopmentPki
     from cli.children import ChildDied
     from cli.folder import SystemFolder
+    from cli.policy import PolicyRule
     from cli.ports import Ports
 
 CLIENTS = ("sensor", "viewer")
 BENCH_CLIENT = "bench"
+ADMIN = "admin"
 
 STOP_ALL_S = 2 * STOP_DEADLINE_S + 5.0
 """Both daemons one after the other, and a little for the kernel to collect what was killed."""
@@ -55,11 +58,13 @@ class SystemPlan:
         folder: where everything of this system lies.
         ports: where to listen.
         pki: the certificates of everybody in it.
+        bench: whether the load generator's rules must be there, also in a folder that was made without them.
     """
 
     folder: SystemFolder
     ports: Ports
     pki: DevelopmentPki
+    bench: bool
 
 
 def prepare_system(folder: SystemFolder, *, bench: bool) -> SystemPlan:
@@ -77,7 +82,7 @@ def prepare_system(folder: SystemFolder, *, bench: bool) -> SystemPlan:
     ports = choose_ports()
     folder.policy.write_text(render_policy(first_rules(bench=bench)))
     folder.controller_config.write_text(render_controller_config(folder, pki, ports))
-    return SystemPlan(folder=folder, ports=ports, pki=pki)
+    return SystemPlan(folder=folder, ports=ports, pki=pki, bench=bench)
 
 
 def client_files(pki: DevelopmentPki) -> dict[str, ClientFiles]:
@@ -88,6 +93,24 @@ def client_files(pki: DevelopmentPki) -> dict[str, ClientFiles]:
         )
         for name, credentials in pki.clients.items()
     }
+
+
+def ensure_rules(url: str, admin: ClientFiles, rules: Sequence[PolicyRule]) -> None:
+    """Add those of the rules that the controller does not have. Blocks: call it in a thread from Trio.
+
+    Args:
+        url: the controller's admin API.
+        admin: who asks.
+        rules: what must be there; a rule of the same id is left as it is.
+
+    Raises:
+        AdminError: the controller refused.
+    """
+    client = connect_to(url, admin)
+    there = {rule.id for rule in client.list_rules()}
+    for rule in rules:
+        if rule.id not in there:
+            client.add_rule(draft_of(rule))
 
 
 async def run_system(
@@ -105,7 +128,7 @@ async def run_system(
 
     Raises:
         ChildDied: a daemon ended by itself; `body` was cancelled.
-        CommandError: a daemon did not start listening in time, or the folder is in use.
+        CommandFailed: a daemon did not start listening in time, or the folder is in use.
         CertsError: the certificates in the folder cannot be used.
     """
     with sole_user(folder):
@@ -154,6 +177,9 @@ async def _start(plan: SystemPlan, started: Callable[[Child], None]) -> Ready:
     )
     started(controller)
     controller_listens = await controller.ready(ListeningController)
+    if plan.bench:
+        url = f"https://{controller_listens.api}"
+        await trio.to_thread.run_sync(ensure_rules, url, client_files(plan.pki)[ADMIN], BENCH_RULES)
 
     folder.broker_config.write_text(
         render_broker_config(folder, plan.pki, plan.ports, controller_rpc=controller_listens.rpc)

@@ -49,7 +49,7 @@ async def serve(folder: SystemFolder, ready_file: Path | None, *, bench: bool) -
         bench: add the client `bench`.
 
     Raises:
-        CommandError: the system could not start or a daemon died.
+        CommandFailed: the system could not start or a daemon died.
     """
 
     async def until_signal(ready: Ready) -> None:
@@ -58,6 +58,8 @@ async def serve(folder: SystemFolder, ready_file: Path | None, *, bench: bool) -
         typer.echo(client_lines(ready, folder=folder.root))
         await trio.sleep_forever()
 
+    if ready_file is not None:
+        remove_ready(ready_file)  # one that an earlier system left must not be believed
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
 

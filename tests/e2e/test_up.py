@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.failure import CommandError
+from cli.failure import CommandFailed
 from cli.ready import read_ready
 from tests.e2e.running import Running, running, start, stockade, stop
 from tests.needs import require_tool
@@ -143,7 +143,7 @@ def test_sigterm_ends_everything_in_order(tmp_path: Path) -> None:
     assert not any(accepts(address) for address in every_address(started))
     assert not any(Path(f"/proc/{child}").exists() for child in children)
     assert not (started.folder / "for-scripts.json").exists()
-    with pytest.raises(CommandError):
+    with pytest.raises(CommandFailed):
         read_ready(started.folder / "ready.json")
     assert "Traceback" not in started.output.read_text()
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.house.tree import ROOT
 
-LOCKS = ("build", "run", "dev", "gpu")
+LOCKS = ("build", "run", "dev")
 
 
 def _read(name: str) -> str:
@@ -47,10 +47,8 @@ def test_locks_hold_what_pyproject_asks_for() -> None:
     run = {wanted(text) for text in project["project"]["dependencies"]}
     groups = project["dependency-groups"]
     dev = {wanted(text) for group in ("test", "lint") for text in groups[group]}
-    gpu = {wanted(text) for text in project["project"]["optional-dependencies"]["gpu"]}
     assert run <= set(pinned("run"))
     assert run | dev <= set(pinned("dev"))
-    assert run | gpu <= set(pinned("gpu"))
 
 
 def test_locks_agree_on_every_version() -> None:

@@ -31,19 +31,25 @@ def test_room_is_typed(room: str) -> None:
     assert (ROOT / room / "py.typed").is_file()
 
 
-def test_every_module_opens_with_a_docstring_and_postponed_annotations() -> None:
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_module_opens_with_what_it_is_for(room: str) -> None:
+    silent = [show(p) for p in modules(room) if not ast.get_docstring(ast.parse(p.read_text()))]
+    assert not silent
+
+
+def test_every_file_postpones_annotations() -> None:
     wrong = []
     for path in python_files():
-        tree = ast.parse(path.read_text(), filename=str(path))
-        future = any(
-            isinstance(node, ast.ImportFrom)
-            and node.module == "__future__"
-            and any(name.name == "annotations" for name in node.names)
-            for node in tree.body[:2]
-        )
-        if not ast.get_docstring(tree) or not future:
+        imports = [
+            node.module
+            for node in ast.parse(path.read_text(), filename=str(path)).body[:2]
+            if isinstance(node, ast.ImportFrom)
+        ]
+        if "__future__" not in imports:
             wrong.append(show(path))
-    assert not wrong, "a docstring, then `from __future__ import annotations`"
+    assert not wrong, (
+        "`from __future__ import annotations` comes first, or right after the docstring"
+    )
 
 
 def test_rooms_hold_no_tests_and_no_generic_names() -> None:

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from cli.children import Child, last_lines, start_child
-from cli.failure import CommandError
+from cli.failure import CommandFailed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,7 +83,7 @@ async def test_child_does_not_believe_the_report_of_an_earlier_one(tmp_path: Pat
 
 async def test_child_that_is_never_ready_is_an_error_within_the_deadline(tmp_path: Path) -> None:
     child = await start(tmp_path, "import time; time.sleep(60)")
-    with pytest.raises(CommandError, match=r"did not listen within 0\.2 s"):
+    with pytest.raises(CommandFailed, match=r"did not listen within 0\.2 s"):
         await child.ready(Listening, deadline_s=0.2)
     await child.stop()
 
@@ -116,7 +116,7 @@ async def test_child_that_has_ended_is_not_signalled_again(tmp_path: Path) -> No
 
 
 async def test_child_that_cannot_be_started_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match="cannot start the broker"):
+    with pytest.raises(CommandFailed, match="cannot start the broker"):
         await start_child(
             "broker",
             config=tmp_path / "broker.toml",

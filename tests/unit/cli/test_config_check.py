@@ -9,7 +9,7 @@ import typer
 
 from certs.settings import SettingsError
 from cli.config_check import BROKER, CONTROLLER, check, daemon_of
-from cli.failure import CommandError
+from cli.failure import CommandFailed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,16 +37,16 @@ def write(folder: Path, text: str) -> Path:
 
 def test_daemon_is_found_by_the_keys(tmp_path: Path) -> None:
     assert daemon_of(write(tmp_path, BROKER_FILE)) == BROKER
-    assert daemon_of(write(tmp_path, 'listen_api = "127.0.0.1:0"\n')) == CONTROLLER
+    assert daemon_of(write(tmp_path, 'api_listen = "127.0.0.1:0"\n')) == CONTROLLER
 
 
 def test_file_that_could_be_anybodys_must_be_named(tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match="--for broker"):
+    with pytest.raises(CommandFailed, match="--for broker"):
         daemon_of(write(tmp_path, 'colour = "red"\n'))
 
 
 def test_file_that_is_no_toml_says_so(tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match="cannot read"):
+    with pytest.raises(CommandFailed, match="cannot read"):
         daemon_of(write(tmp_path, "broker_id ="))
 
 

@@ -10,6 +10,7 @@ from broker.config import load_config as load_broker_config
 from certs.development import DevelopmentPki, create_development_pki
 from cli.configs import render_broker_config, render_controller_config, shipped_bundles
 from cli.folder import SystemFolder, make_folder
+from cli.policy import first_rules, render_policy
 from cli.ports import Ports
 from controller.config import load_config as load_controller_config
 
@@ -38,7 +39,9 @@ def test_controller_file_is_one_the_controller_takes(
 ) -> None:
     folder, pki = system
     folder.controller_config.write_text(render_controller_config(folder, pki, Ports()))
-    load_controller_config(folder.controller_config)
+    folder.policy.write_text(render_policy(first_rules(bench=True)))
+    config = load_controller_config(folder.controller_config)
+    assert {rule.id for rule in config.first_rules} == {rule.id for rule in first_rules(bench=True)}
 
 
 def test_file_says_how_to_run_it_by_hand(system: tuple[SystemFolder, DevelopmentPki]) -> None:

@@ -9,21 +9,21 @@ import pytest
 
 from acl.errors import AclError
 from certs.settings import SettingsError
-from cli.failure import ROOMS, CommandError, describe, first_cause, is_meant_for_operators
+from cli.failure import ROOMS, CommandFailed, describe, first_cause, is_meant_for_operators
 
 
 def test_describe_shows_the_message_of_a_room() -> None:
-    assert describe(CommandError("no `x`: make it")) == "error: no `x`: make it"
+    assert describe(CommandFailed("no `x`: make it")) == "error: no `x`: make it"
     assert describe(SettingsError("`a.toml` is not TOML")) == "error: `a.toml` is not TOML"
     assert is_meant_for_operators(AclError("no"))
 
 
 def test_describe_is_one_line() -> None:
-    assert describe(CommandError("a\n  b\tc")) == "error: a b c"
+    assert describe(CommandFailed("a\n  b\tc")) == "error: a b c"
 
 
 def test_describe_finds_the_first_cause_in_groups() -> None:
-    inner = CommandError("inner")
+    inner = CommandFailed("inner")
     group = BaseExceptionGroup(
         "outer", [BaseExceptionGroup("middle", [inner]), ValueError("other")]
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cli.failure import CommandError
+from cli.failure import CommandFailed
 from cli.folder import make_folder, sole_user
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def test_folder_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_folder_that_cannot_be_made_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(CommandError, match="--dir"):
+    with pytest.raises(CommandFailed, match="--dir"):
         make_folder(tmp_path / "file")
 
 
@@ -41,7 +41,7 @@ def test_folder_has_one_user_at_a_time(tmp_path: Path) -> None:
     folder = make_folder(tmp_path)
     with (
         sole_user(folder),
-        pytest.raises(CommandError, match="another stockade"),
+        pytest.raises(CommandFailed, match="another stockade"),
         sole_user(folder),
     ):
         pass

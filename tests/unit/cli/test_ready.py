@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cli.failure import CommandError
+from cli.failure import CommandFailed
 from cli.ready import (
     ClientFiles,
     ListeningBroker,
@@ -58,17 +58,17 @@ def test_report_leaves_nothing_beside_its_file(tmp_path: Path) -> None:
 
 def test_report_that_cannot_be_written_says_why(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(CommandError, match="cannot write"):
+    with pytest.raises(CommandFailed, match="cannot write"):
         write_ready(tmp_path / "file" / "ready.json", a_report())
 
 
 def test_missing_report_says_how_to_start(tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match=r"stockade up --dir"):
+    with pytest.raises(CommandFailed, match=r"stockade up --dir"):
         read_ready(tmp_path / "ready.json")
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"broker": 1}', "x" * 70_000])
 def test_broken_report_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "ready.json").write_text(text)
-    with pytest.raises(CommandError, match="cannot read"):
+    with pytest.raises(CommandFailed, match="cannot read"):
         read_ready(tmp_path / "ready.json")

@@ -1,0 +1,147 @@
+"""`stockade acl`: see, change and try the policy, over the controller's admin API."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from acl.decide import Outcome
+from cli.target import ApiOption, CaOption, CertOption, FolderOption, KeyOption, admin_client
+from controller.commands import RuleDraft
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from controller.commands import RuleRecord
+    from controller.documents import ChangeDocument
+
+app = typer.Typer(help="See, change and try the policy.", no_args_is_help=True)
+
+EXIT_DENIED = 1
+
+COLUMNS = ("id", "principal", "operations", "resource", "effect", "priority", "description")
+
+
+class Effects(StrEnum):
+    """What a rule may do."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+@app.command("list")
+def list_rules(
+    *,
+    folder: FolderOption = None,
+    api: ApiOption = None,
+    ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object per line")] = False,
+) -> None:
+    """List the rules in force."""
+    rules = list(admin_client(folder, api=api, ca=ca, cert=cert, key=key).list_rules())
+    if as_json:
+        for rule in rules:
+            typer.echo(msgspec.json.encode(rule))
+        return
+    Console().print(table_of(rules))
+
+
+def table_of(rules: Sequence[RuleRecord]) -> Table:
+    """The rules as a table.
+
+    Args:
+        rules: in the order of the table.
+    """
+    table = Table(*COLUMNS, title=f"{len(rules)} rules")
+    for rule in rules:
+        cells = [escape(str(getattr(rule, column))) for column in COLUMNS]
+        table.add_row(*cells, style=None if rule.enabled else "dim")
+    return table
+
+
+@app.command("add")
+def add_rule(
+    *,
+    principal: Annotated[str, typer.Option(help="whom it is about, e.g. `sensor` or `sensor-*`")],
+    operations: Annotated[str, typer.Option(help="e.g. `read,write`, or `all`")],
+    resource: Annotated[str, typer.Option(help="e.g. `topic.telemetry.**` or `kernel.zscore`")],
+    effect: Annotated[Effects, typer.Option(help="a deny always wins")] = Effects.ALLOW,
+    rule_id: Annotated[str, typer.Option("--id", help="its name; made up when left out")] = "",
+    priority: Annotated[int, typer.Option(help="which rule is named first as the reason")] = 0,
+    description: Annotated[str, typer.Option(help="for people")] = "",
+    folder: FolderOption = None,
+    api: ApiOption = None,
+    ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
+) -> None:
+    """Add a rule; returns when it is on disk and connected brokers have it."""
+    draft = RuleDraft(
+        id=rule_id,
+        principal=principal,
+        resource=resource,
+        operations=operations,
+        effect=effect.value,
+        priority=priority,
+        description=description,
+    )
+    change = admin_client(folder, api=api, ca=ca, cert=cert, key=key).add_rule(draft)
+    typer.echo(told("added", change))
+
+
+@app.command("delete")
+def delete_rule(
+    rule_id: Annotated[str, typer.Argument(metavar="ID", help="the rule's id")],
+    *,
+    folder: FolderOption = None,
+    api: ApiOption = None,
+    ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
+) -> None:
+    """Delete a rule; returns when that is on disk and connected brokers know it."""
+    change = admin_client(folder, api=api, ca=ca, cert=cert, key=key).delete_rule(rule_id)
+    typer.echo(told("deleted", change))
+
+
+@app.command("test")
+def try_access(
+    *,
+    principal: Annotated[str, typer.Option(help="a principal's name")],
+    operation: Annotated[str, typer.Option(help="one operation, e.g. `write`")],
+    resource: Annotated[str, typer.Option(help="e.g. `topic.telemetry.cpu`")],
+    folder: FolderOption = None,
+    api: ApiOption = None,
+    ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
+) -> None:
+    """Say what would be decided and why; exit code 0: allowed, 1: denied."""
+    client = admin_client(folder, api=api, ca=ca, cert=cert, key=key)
+    decision = client.test(principal, operation, resource)
+    rule = f"by rule `{decision.rule_id}`" if decision.rule_id else "by no rule"
+    typer.echo(f"{decision.outcome} {rule}: {decision.reason} (epoch {decision.epoch})")
+    if decision.outcome != Outcome.ALLOW.value:
+        raise typer.Exit(EXIT_DENIED)
+
+
+def told(what: str, change: ChangeDocument) -> str:
+    """What an administrator is told after a change.
+
+    Args:
+        what: what was done to the rule.
+        change: the controller's answer.
+    """
+    line = f"{what} `{change.result.rule_id}` (epoch {change.result.epoch})"
+    if change.lagging_brokers:
+        lagging = ", ".join(f"`{broker}`" for broker in change.lagging_brokers)
+        line += f"; not confirmed yet by {lagging}: may still decide by the policy before it"
+    return line

@@ -1,0 +1,114 @@
+"""`stockade acl` against a running system: what it changes holds at once, and what it says is what is decided."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.e2e.running import Running, running, stockade
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Generator
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Generator[Running]:
+    """A system whose policy these tests change."""
+    with running(tmp_path_factory.mktemp("acl")) as started:
+        yield started
+
+
+def acl(system: Running, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `stockade acl VERB --dir ...`."""
+    return stockade("acl", verb, "--dir", str(system.folder), *arguments)
+
+
+def ask(
+    system: Running, principal: str, operation: str, resource: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `stockade acl test`."""
+    return acl(
+        system, "test", "--principal", principal, "--operation", operation, "--resource", resource
+    )
+
+
+def test_list_shows_the_first_policy(own: Running) -> None:
+    shown = acl(own, "list", "--json")
+    assert shown.returncode == 0, shown.stderr
+    rules = [json.loads(line) for line in shown.stdout.splitlines()]
+    assert {"everyone-connects", "sensor-calls-zscore"} <= {rule["id"] for rule in rules}
+    assert "sensor-calls-zscore" in acl(own, "list").stdout
+
+
+def test_test_names_the_rule_and_tells_by_its_exit_code(own: Running) -> None:
+    allowed = ask(own, "sensor", "write", "topic.telemetry.cpu")
+    assert allowed.returncode == 0
+    assert "sensor-writes-telemetry" in allowed.stdout
+    denied = ask(own, "viewer", "write", "topic.telemetry.cpu")
+    assert denied.returncode == 1
+    assert denied.stdout.startswith("deny by no rule")
+    assert denied.stderr == ""
+
+
+def test_added_rule_holds_until_it_is_deleted(own: Running) -> None:
+    question = ("viewer", "read", "topic.lab.a")
+    assert ask(own, *question).returncode == 1
+    added = acl(
+        own,
+        "add",
+        "--id",
+        "lab",
+        "--principal",
+        "viewer",
+        "--operations",
+        "read",
+        "--resource",
+        "topic.lab.**",
+    )
+    assert added.returncode == 0, added.stderr
+    assert added.stdout.startswith("added `lab` (epoch ")
+    assert "not confirmed" not in added.stdout
+    assert ask(own, *question).returncode == 0
+    assert acl(own, "delete", "lab").returncode == 0
+    assert ask(own, *question).returncode == 1
+
+
+def test_wrong_rule_is_refused_and_changes_nothing(own: Running) -> None:
+    before = acl(own, "list", "--json").stdout
+    refused = acl(
+        own, "add", "--principal", "viewer", "--operations", "fly", "--resource", "topic.a"
+    )
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("error: ")
+    assert "Traceback" not in refused.stderr
+    assert acl(own, "list", "--json").stdout == before
+
+
+def test_unknown_rule_cannot_be_deleted(own: Running) -> None:
+    refused = acl(own, "delete", "nobody-made-this")
+    assert refused.returncode == 1
+    assert len(refused.stderr.strip().splitlines()) == 1
+
+
+def test_client_without_a_rule_may_not_administer(own: Running) -> None:
+    sensor = own.ready.clients["sensor"]
+    refused = stockade(
+        "acl",
+        "list",
+        "--api",
+        own.ready.controller.api,
+        "--ca",
+        sensor.ca,
+        "--cert",
+        sensor.cert,
+        "--key",
+        sensor.key,
+    )
+    assert refused.returncode == 1
+    assert refused.stdout == ""
+    assert refused.stderr.startswith("error: ")

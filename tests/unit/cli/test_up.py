@@ -1,0 +1,30 @@
+"""The command `up` as a command: its options; the system it starts is proved in tests/e2e/test_up.py."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cli.failure import CommandFailed
+from cli.folder import make_folder, sole_user
+from cli.up import command, serve
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_up_refuses_a_folder_it_cannot_make(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CommandFailed, match="--dir"):
+        command(folder=tmp_path / "file")
+
+
+async def test_up_takes_an_old_report_away_even_when_it_fails(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "system")
+    ready = tmp_path / "ready.json"
+    ready.write_text("{}")
+    with sole_user(folder), pytest.raises(BaseExceptionGroup) as caught:
+        await serve(folder, ready, bench=False)
+    assert caught.group_contains(CommandFailed)
+    assert not ready.exists()

@@ -4,6 +4,7 @@ import hashlib
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
 from hypothesis import given, settings, strategies as st
 
@@ -15,6 +16,7 @@ from certs.identity import (
     describe_name,
     read_identity,
 )
+from certs.keys import generate_key
 from certs.profiles import Role
 from tests.pki import TestPki
 
@@ -60,6 +62,24 @@ def test_identity_without_extensions_claims_nothing(pki: TestPki) -> None:
     identity = pki.leaf("bare", "x", uris=(), purposes=()).identity
     assert identity.purposes == frozenset()
     assert identity.uris == identity.dns_names == identity.emails == ()
+
+
+def test_identity_without_authority_key_id_has_an_empty_one(pki: TestPki) -> None:
+    key = generate_key()
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([]))
+        .issuer_name(x509.Name([]))
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(pki.root.certificate.not_valid_before_utc)
+        .not_valid_after(pki.root.certificate.not_valid_after_utc)
+        .sign(key, hashes.SHA256())
+    )
+    identity = read_identity(certificate.public_bytes(serialization.Encoding.DER))
+    assert identity.issuer_key_id == b""
+    assert identity.subject == ""
+    assert identity.common_names == identity.uris == ()
 
 
 def test_identity_names_purposes_it_does_not_know_by_oid(pki: TestPki) -> None:

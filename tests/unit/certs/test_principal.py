@@ -255,6 +255,7 @@ def rule(**changes: str) -> PrincipalRule:
         ({"match": "spiffe://TD.example/client/{id}"}, "can never match"),
         ({"match": "spiffe://td.example/client/{id}?x"}, "can never match"),
         ({"match": "{id}"}, "can never match"),
+        ({"match": "spiffe://" + "x" * 256 + "/{id}"}, "is not a trust domain"),
         ({"principal": "a/{id}"}, "`principal`: principal"),
         ({"principal": "+{id}"}, "`principal`: principal"),
         ({"principal": "x" * 250 + "{id}"}, "at most 255"),

@@ -16,8 +16,10 @@ from typing import Final
 from transport.errors import TransportError
 
 _RECORD_HEADER_BYTES: Final = 5
-_RECORD_HANDSHAKE: Final = 22
-_RECORD_MAJOR_VERSION: Final = 3
+_RECORD_START: Final = b"\x16\x03"  # a handshake record of SSL 3 or later
+MAX_HELLO_RECORDS: Final = (
+    16  # clients use one, some two; thousands would be work for us and none for the sender
+)
 _MAX_RECORD_BYTES: Final = 16384
 _MESSAGE_HEADER_BYTES: Final = 4
 _MESSAGE_CLIENT_HELLO: Final = 1
@@ -68,12 +70,12 @@ def read_client_hello(data: bytes | bytearray, *, max_bytes: int) -> ClientHello
         NotTls: this is no ClientHello, and no further byte can make it one.
         HelloTooLong: it says it is longer than `max_bytes`.
     """
-    message = _join_records(data, max_bytes=max_bytes)
+    message = _join_records(data)
     if message and message[0] != _MESSAGE_CLIENT_HELLO:
         raise NotTls("the peer's first TLS message is no ClientHello")
     if len(message) < _MESSAGE_HEADER_BYTES:
         return None
-    size = _MESSAGE_HEADER_BYTES + int.from_bytes(message[1:_MESSAGE_HEADER_BYTES])
+    size = _message_size(message)
     if size > max_bytes:
         raise HelloTooLong(
             f"the peer announces a ClientHello of {size} bytes, at most {max_bytes} are read"
@@ -83,40 +85,38 @@ def read_client_hello(data: bytes | bytearray, *, max_bytes: int) -> ClientHello
     return _parse(message[_MESSAGE_HEADER_BYTES:size], size)
 
 
-def _join_records(data: bytes | bytearray, *, max_bytes: int) -> bytes:
-    """Put the handshake bytes of all records together, also of one that is not complete."""
-    parts: list[bytes] = []
-    at = joined = 0
-    while at < len(data) and joined <= max_bytes:
-        _verify_record_start(data[at : at + _RECORD_HEADER_BYTES])
-        if at + _RECORD_HEADER_BYTES > len(data):
-            break
-        length = int.from_bytes(data[at + 3 : at + 5])
+def _join_records(data: bytes | bytearray) -> bytes:
+    """Put the handshake bytes of the first message's records together, also of one that is not complete."""
+    message = b""
+    at = 0
+    for _ in range(MAX_HELLO_RECORDS):
+        header = data[at : at + _RECORD_HEADER_BYTES]
+        _verify_record_start(header)
+        if len(header) < _RECORD_HEADER_BYTES:
+            return message
+        length = int.from_bytes(header[3:])
         if not 0 < length <= _MAX_RECORD_BYTES:
             raise NotTls("the peer's first TLS record has an impossible length")
         at += _RECORD_HEADER_BYTES
-        parts.append(bytes(data[at : at + length]))
-        joined += len(parts[-1])
+        message += data[at : at + length]
         at += length
-        if _complete(
-            parts
-        ):  # what follows may be early data or change-cipher-spec: not ours to judge
-            break
-    return b"".join(parts)
+        # What follows a whole message is not ours to judge.
+        if at > len(data) or _complete(message):
+            return message
+    raise NotTls(f"the peer cut its ClientHello into more than {MAX_HELLO_RECORDS} records")
 
 
 def _verify_record_start(header: bytes | bytearray) -> None:
-    if header[0] != _RECORD_HANDSHAKE:
-        raise NotTls("the peer's first byte is not the start of a TLS handshake")
-    if len(header) > 1 and header[1] != _RECORD_MAJOR_VERSION:
+    if not _RECORD_START.startswith(bytes(header[: len(_RECORD_START)])):
         raise NotTls("the peer's first bytes are not the start of a TLS handshake")
 
 
-def _complete(parts: list[bytes]) -> bool:
-    head = b"".join(parts[:_MESSAGE_HEADER_BYTES])[:_MESSAGE_HEADER_BYTES]
-    if len(head) < _MESSAGE_HEADER_BYTES:
-        return False
-    return sum(map(len, parts)) >= _MESSAGE_HEADER_BYTES + int.from_bytes(head[1:])
+def _complete(message: bytes) -> bool:
+    return len(message) >= _MESSAGE_HEADER_BYTES and len(message) >= _message_size(message)
+
+
+def _message_size(message: bytes) -> int:
+    return _MESSAGE_HEADER_BYTES + int.from_bytes(message[1:_MESSAGE_HEADER_BYTES])
 
 
 def _parse(body: bytes, size: int) -> ClientHello:
@@ -127,9 +127,8 @@ def _parse(body: bytes, size: int) -> ClientHello:
     fields.take_vector(1)  # legacy compression methods
     server_name: str | None = None
     protocols: tuple[str, ...] = ()
-    if (
-        not fields.empty
-    ):  # TLS 1.2 allows a ClientHello without extensions; OpenSSL will refuse the version
+    # TLS 1.2 allows a ClientHello without extensions; OpenSSL will refuse the version.
+    if not fields.empty:
         extensions = _Fields(fields.take_vector(2))
         while not extensions.empty:
             kind = int.from_bytes(extensions.take(2))

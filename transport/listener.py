@@ -161,9 +161,8 @@ class _Server:
     async def _survive(self, error: OSError) -> None:
         if error.errno in _LISTENER_GONE:
             raise TransportClosed("the listener was closed") from error
-        if (
-            error.errno not in _OUT_OF_RESOURCES
-        ):  # the peer gave up between SYN and accept, or its network did
+        # Otherwise the peer gave up between SYN and accept, or its network did.
+        if error.errno not in _OUT_OF_RESOURCES:
             await trio.lowlevel.checkpoint()
             return
         reason = f"cannot accept connections: {(error.strerror or str(error)).lower()}; raise the limit of open files"

@@ -1,8 +1,8 @@
 """A connected socket that never blocks the thread, keeps what the kernel did not take, and ends once.
 
 *Rules of this file.* Whatever can wait has `async`; whatever has no `async` never waits. What the kernel did not take
-is `tail`, and bytes leave in the order they were given. `ended` is set once; from then on every use raises what it
-makes, so two tasks on one connection learn the same story.
+is `tail`, and bytes leave in the order they were given. Why the connection ended is recorded once, in `ended`, so that
+all tasks on one connection are told the same story (`verify_open`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Wire:
 
     Attributes:
         tail: bytes given to `send` that the kernel has not taken, None when there are none.
-        ended: None while the connection is good, then what makes the error every further use raises.
+        ended: None while the connection is good, then what makes the error to raise.
     """
 
     __slots__ = ("_broken", "_socket", "ended", "tail")

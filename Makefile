@@ -24,8 +24,10 @@ help: ## explain every target (this text)
 # -- environments ------------------------------------------------------------------------------------------------
 
 venv: $(DEV_STAMP) ## the whole environment in .venv, developers' tools included; nothing else (quick the second time)
+	@echo ".venv is ready"
 
 run-venv: $(RUN_STAMP) ## only what the daemons need, in .venv
+	@echo ".venv is ready"
 
 $(BIN)/python:
 	@found=; for python in $${PYTHON:-} python3.11 python3.12 python3.13 python3; do \

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.house.tree import ROOT, show
+from tests.house.tree import ROOT, show, tracked_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +40,16 @@ def test_decision_has_the_three_headings(path: Path) -> None:
 def test_document_points_at_files_that_exist(path: Path) -> None:
     targets = re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)(?:#[^)]*)?\)", path.read_text())
     assert [target for target in targets if not (path.parent / target).exists()] == []
+
+
+def test_documents_that_code_points_at_exist() -> None:
+    named = {
+        (show(path), name)
+        for path in tracked_files()
+        if path.suffix in {".py", ".toml", ".sh", ".cu", ".h"}
+        for name in re.findall(r"\bdocs/[a-z/0-9-]+\.md", path.read_text())
+    }
+    assert [pair for pair in sorted(named) if not (ROOT / pair[1]).is_file()] == []
 
 
 def test_every_document_is_listed_in_its_index() -> None:

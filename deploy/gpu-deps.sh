@@ -1,7 +1,7 @@
-#!/bin/sh
+#!/bin/bash
 # Installs PyCUDA into the virtual environment given as $1, built without a CUDA toolkit and without a GPU.
 #
-#     sh deploy/gpu-deps.sh .venv
+#     deploy/gpu-deps.sh .venv
 #
 # PyCUDA is published as source only, and its build asks for a whole CUDA toolkit by default. It really needs
 # two headers (cuda.h, cudaProfiler.h), which NVIDIA publishes as small wheels, and it need not be linked
@@ -11,7 +11,7 @@
 # Idempotent: what was built is kept in .gpu-wheels/ (wheels, and the headers that tests/cusim compiles
 # with); a second run installs from there in seconds and needs no network.
 # Needs: g++ and the Python headers (Debian: `apt install g++ python3-dev`); 90 s the first time.
-set -eu
+set -euo pipefail
 
 venv=${1:?usage: gpu-deps.sh VENV}
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)

@@ -56,7 +56,7 @@ class ArenaLayout:
 
     def guards(self) -> tuple[int, ...]:
         """Return the offsets of the guard pages."""
-        ends = []
+        ends: list[int] = []
         for slot in range(self.slots):
             ends.append(self._end(slot, self._span(self.in_bytes)))
             ends.append(self._end(slot, self._span(self.in_bytes) + self._span(self.out_bytes)))

@@ -14,20 +14,29 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, cast
 
 import msgspec
 import numpy as np
+from typing_extensions import override
 
 from gpu.cuda_source import find_kernels
 from gpu.errors import BundleInvalid
 
 MANIFEST_NAME: Final = "kernel.toml"
 MAX_MANIFEST_BYTES: Final = 64 * 1024  # a page of settings, not a data file
-MAX_SOURCE_BYTES: Final = 1024 * 1024  # far above any hand-written kernel; bounds what a compiler is given
-MAX_RECORD_BYTES: Final = 1024 * 1024  # one message's payload; the broker's packets are bounded as well
-MAX_BATCH_BYTES: Final = 64 * 1024 * 1024  # a slot's region; times slots times kernels is what the host gives
-MAX_BLOCK_THREADS: Final = 1024  # CUDA C++ Programming Guide, technical specifications per compute capability
+MAX_SOURCE_BYTES: Final = (
+    1024 * 1024
+)  # far above any hand-written kernel; bounds what a compiler is given
+MAX_RECORD_BYTES: Final = (
+    1024 * 1024
+)  # one message's payload; the broker's packets are bounded as well
+MAX_BATCH_BYTES: Final = (
+    64 * 1024 * 1024
+)  # a slot's region; times slots times kernels is what the host gives
+MAX_BLOCK_THREADS: Final = (
+    1024  # CUDA C++ Programming Guide, technical specifications per compute capability
+)
 MAX_SHARED_BYTES: Final = 48 * 1024  # the same: what every device gives without opting in
 
 Dtype = Literal[
@@ -77,13 +86,13 @@ class RecordLayout:
     """One record of a kernel's input or output: what a payload must be.
 
     Args:
-        dtype: numpy's type of one element, little-endian.
+        dtype: name of one element's type, which numpy knows; little-endian.
         shape: the record's shape; at least one dimension.
         nbytes: bytes of one record.
         c_type: the element's type in CUDA C.
     """
 
-    dtype: np.dtype[np.generic]
+    dtype: Dtype
     shape: tuple[int, ...]
     nbytes: int
     c_type: str
@@ -129,6 +138,7 @@ class KernelBundle:
     memory_bytes: int
     digest: str
 
+    @override
     def __repr__(self) -> str:
         return (
             f"KernelBundle({self.name} {self.version}, {self.input.dtype}{list(self.input.shape)} -> "
@@ -239,7 +249,9 @@ def _parse(text: str, path: Path) -> _Manifest:
     for table in ("input", "output"):
         inner: object = raw.get(table)
         if isinstance(inner, dict):
-            _refuse_unknown(inner, _Record.__struct_fields__, path, f"{table}.")
+            _refuse_unknown(
+                cast("dict[str, object]", inner), _Record.__struct_fields__, path, f"{table}."
+            )
     try:
         manifest = msgspec.convert(raw, _Manifest)
     except msgspec.ValidationError as error:
@@ -263,14 +275,13 @@ def _refuse_unknown(
 
 
 def _plain(message: str) -> str:
-    """msgspec says `... - at `$.input.shape[0]``; an operator knows keys, not JSON paths."""
+    """Msgspec says `... - at `$.input.shape[0]``; an operator knows keys, not JSON paths."""
     message = re.sub(r" - at `\$\.?([^`]*)`", r" at `\1`", message)
     return message[:1].lower() + message[1:]
 
 
 def _layout(record: _Record, max_batch: int, path: Path, table: str) -> RecordLayout:
-    dtype = np.dtype(record.dtype).newbyteorder("<")
-    nbytes = math.prod(record.shape) * dtype.itemsize
+    nbytes = math.prod(record.shape) * np.dtype(record.dtype).itemsize
     if nbytes > MAX_RECORD_BYTES:
         raise BundleInvalid(
             f"`{path}`: one `{table}` record has {nbytes} bytes, more than {MAX_RECORD_BYTES}"
@@ -281,5 +292,5 @@ def _layout(record: _Record, max_batch: int, path: Path, table: str) -> RecordLa
             f"more than {MAX_BATCH_BYTES}: lower `max_batch` to {MAX_BATCH_BYTES // nbytes} or less"
         )
     return RecordLayout(
-        dtype=dtype, shape=tuple(record.shape), nbytes=nbytes, c_type=_C_TYPES[record.dtype]
+        dtype=record.dtype, shape=tuple(record.shape), nbytes=nbytes, c_type=_C_TYPES[record.dtype]
     )

@@ -11,6 +11,7 @@ import ctypes
 import struct
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Final
 
@@ -19,35 +20,25 @@ from gpu.errors import CompileFailed, FaultCode, ToolchainError
 from gpu.host_compiler import compile_kernel
 from gpu.plan import WorkerPlan
 
-from pathlib import Path
-
-SHARE_FROM_BYTES: Final = 128 * 1024  # of input; below, the hand-over (some 50 us) costs more than half the work
-CHUNKS_PER_LAUNCH: Final = 16  # blocks are taken in chunks: few enough to be cheap, many enough to end together
+SHARE_FROM_BYTES: Final = (
+    128 * 1024
+)  # of input; below, the hand-over (some 50 us) costs more than half the work
+CHUNKS_PER_LAUNCH: Final = (
+    16  # blocks are taken in chunks: few enough to be cheap, many enough to end together
+)
 HELPERS: Final = 1  # the broker needs the machine's other cores
 
 _PARAMETERS: Final = struct.Struct("@PPi")  # the kernel ABI, packed as for cuLaunchKernel
 
 
-class Launch(ctypes.Structure):
-    """`StockadeLaunch` of native/launch.h."""
-
-    _fields_ = (
-        ("grid", ctypes.c_uint * 3),
-        ("block", ctypes.c_uint * 3),
-        ("shared_bytes", ctypes.c_uint),
-        ("chunk", ctypes.c_uint),
-        ("parameters", ctypes.c_char_p),
-        ("parameter_bytes", ctypes.c_uint64),
-        ("next_block", ctypes.c_uint64),
-        ("status", ctypes.c_int32),
-        ("fault_detail", ctypes.c_uint32),
-        ("fault_block", ctypes.c_uint * 3),
-        ("fault_thread", ctypes.c_uint * 3),
-        ("fault_address", ctypes.c_uint64),
-    )
+# `StockadeLaunch` of native/launch.h: grid, block, shared bytes, chunk; parameters, their bytes, next block; status,
+# detail, block and thread of the fault; its address.
+_LAUNCH: Final = struct.Struct("@8IPQQiI6IQ")
+_FAULT: Final = struct.Struct("@iI6I")
+_FAULT_AT: Final = struct.calcsize("@8IPQQ")
 
 
-_DETAILS: Final = (
+_DETAILS: Final[tuple[str, ...]] = (
     "", "a thread's stack overflowed", "a barrier that not all threads reach", "the kernel called __trap()",
     "integer division by zero", "an illegal instruction",
 )  # fmt: skip
@@ -55,6 +46,41 @@ _MEANINGS: Final = {
     FaultCode.ILLEGAL_ADDRESS: "illegal memory access",
     FaultCode.ASSERT: "an assertion failed",
 }
+
+
+class _Launch:
+    """A launch in memory, and what became of it."""
+
+    __slots__ = ("_memory", "_parameters")
+
+    def __init__(
+        self,
+        parameters: bytes,
+        *,
+        grid: tuple[int, int, int],
+        block: tuple[int, int, int],
+        shared_bytes: int,
+        chunk: int,
+    ) -> None:
+        self._parameters = ctypes.create_string_buffer(parameters, len(parameters))
+        self._memory = ctypes.create_string_buffer(_LAUNCH.size)
+        _LAUNCH.pack_into(
+            self._memory, 0, *grid, *block, shared_bytes, chunk,
+            ctypes.addressof(self._parameters), len(parameters), *bytes(10),
+        )  # fmt: skip
+
+    @property
+    def address(self) -> int:
+        return ctypes.addressof(self._memory)
+
+    def fault(self) -> DeviceFault | None:
+        status, detail, *where = _FAULT.unpack_from(self._memory, _FAULT_AT)
+        if not status:
+            return None
+        code = FaultCode.of(status)
+        what = _DETAILS[detail] or _MEANINGS.get(code, f"error {status}")
+        block, thread = tuple(where[:3]), tuple(where[3:])
+        return DeviceFault(code, f"{what} in block {block}, thread {thread}")
 
 
 class CpuDevice:
@@ -83,7 +109,7 @@ class CpuDevice:
         self._serve = _load(library, plan)
         self._slots: Sequence[SlotMemory] = ()
         self._records: dict[int, int] = {}
-        self._work: SimpleQueue[Launch] = SimpleQueue()
+        self._work: SimpleQueue[_Launch] = SimpleQueue()
         self._helped: SimpleQueue[None] = SimpleQueue()
         for _ in range(HELPERS):
             threading.Thread(target=self._help, daemon=True, name="helper").start()
@@ -110,47 +136,44 @@ class CpuDevice:
         records = self._records.pop(slot)
         memory = self._slots[slot]
         launch = self._launch_of(memory, records)
-        if records * self._plan.in_bytes >= SHARE_FROM_BYTES and launch.grid[0] > 1:
+        if records * self._plan.in_bytes >= SHARE_FROM_BYTES and self._plan.grid(records) > 1:
             self._work.put(launch)
-            self._serve(ctypes.byref(launch))
+            self._serve(launch.address)
             self._helped.get()
         else:
-            self._serve(ctypes.byref(launch))
-        if launch.status:
-            raise _fault(launch)
+            self._serve(launch.address)
+        fault = launch.fault()
+        if fault is not None:
+            raise fault
 
-    def _launch_of(self, memory: SlotMemory, records: int) -> Launch:
+    def _launch_of(self, memory: SlotMemory, records: int) -> _Launch:
         plan = self._plan
         blocks = plan.grid(records)
-        parameters = _PARAMETERS.pack(memory.input_address, memory.output_address, records)
-        return Launch(
+        return _Launch(
+            _PARAMETERS.pack(memory.input_address, memory.output_address, records),
             grid=(blocks, 1, 1),
             block=(plan.block, 1, 1),
             shared_bytes=plan.shared_bytes,
             chunk=max(1, blocks // CHUNKS_PER_LAUNCH),
-            parameters=parameters,
-            parameter_bytes=len(parameters),
         )
 
     def _help(self) -> None:
         while True:
-            self._serve(ctypes.byref(self._work.get()))
+            launch = self._work.get()
+            self._serve(launch.address)
             self._helped.put(None)
 
 
-def _load(library: Path, plan: WorkerPlan) -> Callable[[object], int]:
+def _load(library: Path, plan: WorkerPlan) -> Callable[[int], int]:
     try:
         loaded = ctypes.CDLL(str(library))
     except OSError as error:
-        raise ToolchainError(f"the compiled kernel `{library}` cannot be loaded: {error}") from error
-    if not hasattr(loaded, plan.entry):  # CUDA finds it by this name, so it must be there on the CPU as well
+        raise ToolchainError(
+            f"the compiled kernel `{library}` cannot be loaded: {error}"
+        ) from error
+    if not hasattr(
+        loaded, plan.entry
+    ):  # CUDA finds it by this name, so it must be there on the CPU as well
         raise CompileFailed(f'`{plan.source_name}`: declare `{plan.entry}` as extern "C"')
-    serve: Callable[[object], int] = loaded[f"stockade_serve_{plan.entry}"]
-    return serve
-
-
-def _fault(launch: Launch) -> DeviceFault:
-    code = FaultCode.of(launch.status)
-    what = _DETAILS[launch.fault_detail] or _MEANINGS.get(code, f"error {launch.status}")
-    block, thread = tuple(launch.fault_block), tuple(launch.fault_thread)
-    return DeviceFault(code, f"{what} in block {block}, thread {thread}")
+    prototype = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
+    return prototype((f"stockade_serve_{plan.entry}", loaded))

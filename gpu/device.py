@@ -30,7 +30,7 @@ class SlotMemory:
     output_bytes: int
 
 
-class DeviceFault(GpuError):
+class DeviceFault(GpuError):  # noqa: N818 - named by whose fault it is (style 11)
     """A launch failed. The device is unusable afterwards (CUDA calls such errors sticky): the worker ends."""
 
     def __init__(self, code: FaultCode, reason: str) -> None:

@@ -13,7 +13,7 @@ class GpuError(Exception):
     """The base of everything this room raises on purpose."""
 
 
-class BundleInvalid(GpuError):
+class BundleInvalid(GpuError):  # noqa: N818 - named by whose fault it is (style 11)
     """The operator's kernel bundle cannot be used; the message names the file, the key and the remedy."""
 
 
@@ -21,31 +21,31 @@ class ToolchainError(GpuError):
     """A kernel could not be built or loaded on this machine."""
 
 
-class CompilerMissing(ToolchainError):
+class CompilerMissing(ToolchainError):  # noqa: N818 - named by whose fault it is (style 11)
     """No C++ compiler (or no nvcc) was found."""
 
 
-class CompileFailed(ToolchainError):
+class CompileFailed(ToolchainError):  # noqa: N818 - named by whose fault it is (style 11)
     """The compiler refused the kernel's source; the message holds the compiler's own lines."""
 
 
-class CacheUnsafe(ToolchainError):
+class CacheUnsafe(ToolchainError):  # noqa: N818 - named by whose fault it is (style 11)
     """The directory of compiled kernels could be written by somebody else, so nothing is loaded from it."""
 
 
-class DeviceUnavailable(ToolchainError):
+class DeviceUnavailable(ToolchainError):  # noqa: N818 - named by whose fault it is (style 11)
     """There is no usable device for the backend that was asked for."""
 
 
-class UnknownKernel(GpuError):
+class UnknownKernel(GpuError):  # noqa: N818 - named by whose fault it is (style 11)
     """The caller named a kernel that this broker does not run."""
 
 
-class PayloadRefused(GpuError):
+class PayloadRefused(GpuError):  # noqa: N818 - named by whose fault it is (style 11)
     """The caller's payloads do not have the size of the kernel's input record."""
 
 
-class KernelBusy(GpuError):
+class KernelBusy(GpuError):  # noqa: N818 - named by whose fault it is (style 11)
     """The kernel's queue stayed full for the whole time a caller may wait."""
 
 
@@ -76,7 +76,7 @@ class FaultCode(IntEnum):
             return cls.DEVICE
 
 
-class KernelFault(GpuError):
+class KernelFault(GpuError):  # noqa: N818 - named by whose fault it is (style 11)
     """The kernel failed while it ran: this is the answer for every caller in that batch.
 
     Args:
@@ -92,5 +92,5 @@ class KernelFault(GpuError):
         self.reason = reason
 
 
-class WorkerBroken(GpuError):
+class WorkerBroken(GpuError):  # noqa: N818 - named by whose fault it is (style 11)
     """A worker process sent something it must not send; it is ended."""

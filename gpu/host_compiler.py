@@ -21,8 +21,12 @@ from gpu.errors import CacheUnsafe, CompileFailed, CompilerMissing
 
 NATIVE: Final = Path(__file__).parent / "native"
 COMPILERS: Final = ("g++", "clang++", "c++")
-COMPILE_SECONDS: Final = 120.0  # a kernel takes 0.5 s, on a crowded machine some; templates gone wild, for ever
-MAX_MESSAGE_CHARS: Final = 4000  # of a compiler's complaints: the first errors are the ones that matter
+COMPILE_SECONDS: Final = (
+    120.0  # a kernel takes 0.5 s, on a crowded machine some; templates gone wild, for ever
+)
+MAX_MESSAGE_CHARS: Final = (
+    4000  # of a compiler's complaints: the first errors are the ones that matter
+)
 
 _FLAGS: Final = (
     "-std=c++17",  # nvcc 13's default
@@ -44,7 +48,10 @@ _FLAGS: Final = (
     "-Wl,-Bsymbolic",
     "-Wl,-z,now",
 )
-_GNU_FLAGS: Final = ("-fno-gnu-unique", "-fmax-errors=20")  # unique symbols would keep a library from unloading
+_GNU_FLAGS: Final = (
+    "-fno-gnu-unique",
+    "-fmax-errors=20",
+)  # unique symbols would keep a library from unloading
 _CLANG_FLAGS: Final = ("-ferror-limit=20",)
 
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-if TYPE_CHECKING:  # a worker starts without numpy, which `gpu.bundle` needs: it saves 0.1 s after every fault
+if (
+    TYPE_CHECKING
+):  # a worker starts without numpy, which `gpu.bundle` needs: it saves 0.1 s after every fault
     from gpu.bundle import KernelBundle
 
 Backend = Literal["auto", "cpu", "cuda"]

@@ -14,10 +14,12 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import dataclass
 from typing import Final, Self
 
 import msgspec
 import trio
+from typing_extensions import override
 
 from gpu.arena import Arena
 from gpu.errors import WorkerBroken
@@ -26,7 +28,23 @@ from gpu.plan import WorkerPlan
 
 LOG_BYTES: Final = 16 * 1024  # of what a worker prints; sealed, so that it cannot grow
 LOG_TAIL_CHARS: Final = 500  # of it in a message
+GRACE_SECONDS: Final = 0.1  # after it closed its socket; a worker has nothing left to do then
 REAP_SECONDS: Final = 5.0  # a killed process in an uninterruptible driver call may take long; it is not waited for longer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How a worker ended.
+
+    Args:
+        how: in words.
+        printed: the end of what it printed, on one line.
+        reaped: False: the kernel (the system's) does not let go of it.
+    """
+
+    how: str
+    printed: str = ""
+    reaped: bool = True
 
 
 class WorkerProcess:
@@ -41,6 +59,7 @@ class WorkerProcess:
         self._link = link
         self._log = log
 
+    @override
     def __repr__(self) -> str:
         return f"WorkerProcess(pid {self._process.pid}, status {self._process.returncode})"
 
@@ -72,7 +91,7 @@ class WorkerProcess:
                 env={"PATH": plan.path, "LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1"},
             )
             keep.pop_all()
-        ours.setblocking(False)
+        ours.setblocking(False)  # noqa: FBT003 - the standard library's signature
         return cls(process, ours, log)
 
     @property
@@ -115,28 +134,27 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End the worker and all of its group (its compiler, while it builds) at once."""
-        if self._process.returncode is None:  # not reaped: the number is still this process's
+        if self._process.returncode is None:  # not reaped, so the number is still its own
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
-    async def end(self) -> str:
-        """Kill, reap, release; return in words how it ended.
+    async def end(self) -> Ending:
+        """Kill, reap, release; say how it ended.
 
         Cancellation: shielded, at most `REAP_SECONDS`.
         """
         with trio.CancelScope(shield=True, deadline=trio.current_time() + REAP_SECONDS):
-            if self._process.poll() is None:
-                # What ends by itself (it closed the socket) may do so: its own status says more than our signal.
-                with trio.move_on_after(0.1):
-                    await trio.lowlevel.wait_readable(self._pidfd)
-                self.kill()
+            # One that ends by itself may do so: its own status says more than our signal.
+            with trio.move_on_after(GRACE_SECONDS):
                 await trio.lowlevel.wait_readable(self._pidfd)
+            self.kill()
+            await trio.lowlevel.wait_readable(self._pidfd)
         status = self._process.poll()
         printed = self._printed()
         self._link.close()
         os.close(self._pidfd)
         os.close(self._log)
-        return _how(status) + (f"; it printed: {printed}" if printed else "")
+        return Ending(how=_how(status), printed=printed, reaped=status is not None)
 
     def _printed(self) -> str:
         text = os.pread(self._log, LOG_BYTES, 0).rstrip(b"\0").decode(errors="replace")
@@ -157,5 +175,6 @@ def _how(status: int | None) -> str:
     if status is None:
         return "it cannot be ended"
     if status < 0:
-        return f"it was ended by {signal.Signals(-status).name}"
+        known = -status in signal.Signals.__members__.values()
+        return f"it was ended by {signal.Signals(-status).name if known else f'signal {-status}'}"
     return f"it ended with status {status}"

@@ -117,16 +117,13 @@ def _prctl(option: int, argument: int, extra: int = 0) -> None:
         raise OSError(ctypes.get_errno(), f"prctl({option})")
 
 
-class _Program(ctypes.Structure):
-    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
-
-
 def _filter_calls() -> bool:
     machine = platform.machine()
     if machine not in _AUDIT_ARCH:
         return False
-    code = _filter(machine, os.getpid())
-    program = _Program(len(code) // 8, code)
+    code = ctypes.create_string_buffer(_filter(machine, os.getpid()))
+    instructions = len(code) // 8
+    program = ctypes.create_string_buffer(struct.pack("@HP", instructions, ctypes.addressof(code)))
     try:
         _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(program))
     except OSError:  # a kernel built without seccomp; the limits still hold, and the caller is told

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
+
+DEFAULT_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +26,7 @@ class Toolchain:
     compiler: str = ""
     nvcc: str = "nvcc"
     libcuda: str = "libcuda.so.1"
-    path: str = "/usr/local/bin:/usr/bin:/bin"
+    path: str = DEFAULT_PATH
 
     @classmethod
     def of_environment(cls, environ: Mapping[str, str], *, cache_dir: Path | None = None) -> Self:
@@ -41,5 +43,5 @@ class Toolchain:
             compiler=environ.get("CXX", ""),
             nvcc=environ.get("STOCKADE_NVCC") or "nvcc",
             libcuda=environ.get("STOCKADE_LIBCUDA") or "libcuda.so.1",
-            path=environ.get("PATH") or cls.__dataclass_fields__["path"].default,
+            path=environ.get("PATH") or DEFAULT_PATH,
         )

@@ -20,8 +20,8 @@ from typing import Final
 import msgspec
 
 from gpu.arena import Arena, ArenaLayout
-from gpu.device import Device, DeviceFault, SlotMemory
-from gpu.errors import DeviceUnavailable, FaultCode, ToolchainError
+from gpu.device import Device, DeviceFault
+from gpu.errors import DeviceUnavailable, ToolchainError
 from gpu.messages import ORDER_BYTES, FailureCode, Order, Report, ReportKind
 from gpu.plan import MAX_PLAN_BYTES, WorkerPlan
 from gpu.sandbox import bind_to_parent, drop

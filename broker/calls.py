@@ -139,6 +139,4 @@ def _block(topic: str, correlations: Bytes, payloads: Bytes, properties: Propert
     start, end = correlation_span(packet, body)
     rows[:, start:end] = correlations
     rows[:, payload:] = payloads
-    return Run(
-        rows.tobytes(), len(packet), count, head, raw_topic, body, payload, Version.V5
-    )
+    return Run(rows.tobytes(), len(packet), count, head, raw_topic, body, payload, Version.V5)

@@ -7,7 +7,7 @@ default that weakens a protection, and there is no default for a secret or a cer
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003  msgspec reads the annotations
+from pathlib import Path
 from typing import Literal
 
 import msgspec

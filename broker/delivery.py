@@ -26,7 +26,15 @@ class Delivery:
         dropped: QoS 1 messages dropped because the queue was full or the packet too large.
     """
 
-    __slots__ = ("_last_id", "_max_queued", "_outlet", "_queue", "_window", "dropped", "unacknowledged")
+    __slots__ = (
+        "_last_id",
+        "_max_queued",
+        "_outlet",
+        "_queue",
+        "_window",
+        "dropped",
+        "unacknowledged",
+    )
 
     def __init__(self, outlet: Outlet, *, receive_maximum: int, max_queued: int) -> None:
         """Start with an empty window.
@@ -57,7 +65,12 @@ class Delivery:
         """
         if qos == 0:
             data = rewrite_publish(
-                publish, version=self._outlet.version, qos=0, packet_id=None, dup=False, retain=retain
+                publish,
+                version=self._outlet.version,
+                qos=0,
+                packet_id=None,
+                dup=False,
+                retain=retain,
             )
             return self._outlet.put(data, len(data), 1)
         if len(self.unacknowledged) < self._window:

@@ -10,23 +10,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import structlog
+import trio
 
 from broker.session import Session
 from broker.websocket import accept_websocket
 from certs.errors import PrincipalRefused
 from certs.verify import verify_peer
-from governance.audit import AuditEvent
+from governance.events import AuditEvent
 from transport.listener import HandshakeLimits, serve_tls
 
 if TYPE_CHECKING:
     import socket
     import ssl
-    from collections.abc import Awaitable, Callable, Sequence
-
-    import trio
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from acl.model import Principal
-    from broker.metrics import HandshakeMetrics
+    from broker.endpoints import Endpoints
     from broker.outlet import Link
     from broker.session import Services
     from cache.authorizer import Authorizer
@@ -41,7 +40,16 @@ log = structlog.get_logger("stockade.broker.gateway")
 # Results that say somebody showed a certificate, or none, that is not accepted: the audit log's.
 # Noise (a port scan, a peer that hung up) is counted and logged only.
 AUDITED = frozenset(
-    ("no_certificate", "unknown_ca", "expired", "not_yet_valid", "revoked", "bad_certificate", "refused")
+    (
+        "no_certificate",
+        "unknown_ca",
+        "expired",
+        "not_yet_valid",
+        "wrong_purpose",
+        "revoked",
+        "bad_certificate",
+        "refused",
+    )
 )
 CLIENT_ROLES = ("client", "admin")  # SPIFFE roles that may speak MQTT or read metrics here
 
@@ -52,61 +60,76 @@ class Gateway:
     def __init__(
         self,
         *,
-        context: Callable[[], ssl.SSLContext],
+        contexts: Mapping[str, ssl.SSLContext],
         mapper: PrincipalMapper,
         trust_domain: str | None,
         authorizer: Authorizer,
         audit: AuditLog,
-        metrics: HandshakeMetrics,
+        note_handshake: Callable[[str, str, float], None],
         services: Services,
+        endpoints: Endpoints,
         now: Callable[[], float],
     ) -> None:
         """Connect the parts.
 
         Args:
-            context: the TLS context of the moment, asked for every connection.
+            contexts: the TLS context for each application protocol, `mqtt` and `http/1.1`.
             mapper: from certificate to principal.
             trust_domain: demand a SPIFFE URI of this domain; None: the mapping rules decide alone.
             authorizer: opens the L1 of each connection.
             audit: where refusals go.
-            metrics: counts handshakes.
+            note_handshake: told listener, result and seconds of every handshake.
             services: what sessions share.
+            endpoints: the HTTP pages.
             now: wall clock, seconds since the epoch.
         """
-        self._context = context
+        self._contexts = contexts
         self._mapper = mapper
         self._trust_domain = trust_domain
         self._authorizer = authorizer
         self._audit = audit
-        self._metrics = metrics
+        self._note_handshake = note_handshake
         self._services = services
+        self._endpoints = endpoints
         self._now = now
 
     async def serve_mqtt(
-        self, listeners: Sequence[socket.socket], task_status: trio.TaskStatus[None]
+        self,
+        listeners: Sequence[socket.socket],
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """MQTT over TLS, for ever."""
-        await self._serve(listeners, "mqtts", ["mqtt"], self._mqtt, task_status)
+        await self._serve(listeners, "mqtts", "mqtt", self._mqtt, task_status)
 
     async def serve_websocket(
-        self, listeners: Sequence[socket.socket], task_status: trio.TaskStatus[None]
+        self,
+        listeners: Sequence[socket.socket],
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """MQTT over secure WebSocket, for ever."""
-        await self._serve(listeners, "wss", ["http/1.1"], self._websocket, task_status)
+        await self._serve(listeners, "wss", "http/1.1", self._websocket, task_status)
+
+    async def serve_endpoints(
+        self,
+        listeners: Sequence[socket.socket],
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Metrics, health and readiness over HTTPS, for ever."""
+        await self._serve(listeners, "metrics", "http/1.1", self._http, task_status)
 
     async def _serve(
         self,
         listeners: Sequence[socket.socket],
         name: str,
-        alpn: Sequence[str],
+        alpn: str,
         handler: Callable[[TlsStream], Awaitable[None]],
         task_status: trio.TaskStatus[None],
     ) -> None:
         limits = self._services.limits
         await serve_tls(
             listeners,
-            context=self._context,
-            alpn=alpn,
+            context=lambda: self._contexts[alpn],
+            alpn=[alpn],
             handler=handler,
             verify=self.verify,
             limits=HandshakeLimits(
@@ -145,12 +168,12 @@ class Gateway:
         """
         if stream.identity is None:
             message = "the connection has no verified certificate"
-            raise PrincipalRefused(message, ())
+            raise PrincipalRefused(message, reasons=())
         return self._mapper.verify_principal(stream.identity), stream.identity.not_after
 
     def note(self, listener: str, event: HandshakeEvent) -> None:
         """Count a handshake; log and audit a refused one."""
-        self._metrics.note(listener, event.result, event.seconds)
+        self._note_handshake(listener, event.result, event.seconds)
         if event.result == "ok":
             return
         log.info(
@@ -180,6 +203,10 @@ class Gateway:
         ) as link:
             if link is not None:
                 await self._session(stream, link)
+
+    async def _http(self, stream: TlsStream) -> None:
+        principal, _ = self.principal_of(stream)
+        await self._endpoints.serve(stream, principal)
 
     async def _session(self, stream: TlsStream, link: Link) -> None:
         principal, ends = self.principal_of(stream)

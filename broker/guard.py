@@ -7,7 +7,7 @@ the caller sees it; nothing is allowed while the broker has had no contact with 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 import trio
@@ -19,33 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from acl.decide import Decision
-    from acl.model import Principal
+    from broker.asker import Asker
     from broker.router import Router, Subscriber
     from cache.authorizer import Authorizer
-    from cache.connection import ConnectionCache
     from controller.link import PolicyUpdate
     from governance.audit import AuditLog
 
 log = structlog.get_logger("stockade.broker.guard")
-
-
-class Asker(Protocol):
-    """A connection, as the guard sees it."""
-
-    @property
-    def principal(self) -> Principal:
-        """Who it is."""
-        ...
-
-    @property
-    def cache(self) -> ConnectionCache:
-        """Its L1."""
-        ...
-
-    @property
-    def peer(self) -> str:
-        """Its address, for the audit log."""
-        ...
 
 
 class Guard:
@@ -83,8 +63,8 @@ class Guard:
         return self._contact
 
     @property
-    def ready(self) -> str:
-        """Why this broker cannot answer questions now; empty when it can."""
+    def refusal(self) -> str:
+        """Why everything is denied now; empty when it is not."""
         return self.authorizer.refusal or ""
 
     def attach(self, router: Router) -> None:
@@ -158,9 +138,7 @@ class Guard:
             NameInvalid: the filter has more levels than a resource may have.
         """
         resource = Resource.topic(filter_)
-        decision = await self.authorizer.authorize(
-            asker.cache, Operation.READ, filter_.encode()
-        )
+        decision = await self.authorizer.authorize(asker.cache, Operation.READ, filter_.encode())
         if not decision.allowed:
             self.denied(asker, "subscribe", resource.text, decision)
         return decision

@@ -16,6 +16,7 @@ import structlog
 import trio
 
 from broker.admission import Refusal
+from broker.asker import Asker
 from broker.calls import Call, answers, call_of, calls_of_run, failures, verify_response_topic
 from gpu.errors import KernelBusy, KernelFault, PayloadRefused, UnknownKernel
 from mqtt.errors import ReasonCode, RemoteProtocolError
@@ -24,10 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from broker.calls import Bytes
-    from broker.guard import Asker, Guard
+    from broker.guard import Guard
     from broker.outlet import Outlet
     from broker.router import Router
-    from gpu.pool import KernelPool
     from mqtt.packets import Publish
     from mqtt.runs import Run
 
@@ -67,15 +67,23 @@ class CallBook:
             self.idle()
 
 
-if TYPE_CHECKING:
+class Caller(Asker, Protocol):
+    """A session, as kernel dispatch sees it."""
 
-    class Caller(Asker, Protocol):
-        """A session, as kernel dispatch sees it."""
+    @property
+    def calls(self) -> CallBook:
+        """Its open calls."""
+        ...
 
-        @property
-        def calls(self) -> CallBook:
-            """Its open calls."""
-            ...
+
+class Pool(Protocol):
+    """The kernels: `gpu.pool.KernelPool`."""
+
+    async def submit(
+        self, name: str, payloads: Bytes, done: Callable[[Bytes | KernelFault], None]
+    ) -> None:
+        """Queue payloads; `done` is called once with the results or a fault, unless this raises."""
+        ...
 
 
 class KernelDispatch:
@@ -87,7 +95,7 @@ class KernelDispatch:
         refused: calls dropped because they named no usable response topic or were denied it.
     """
 
-    def __init__(self, pool: KernelPool, guard: Guard, router: Router) -> None:
+    def __init__(self, pool: Pool, guard: Guard, router: Router) -> None:
         """Connect the pool with the policy and the subscribers."""
         self._pool = pool
         self._guard = guard
@@ -97,9 +105,7 @@ class KernelDispatch:
         self.failed = 0
         self.refused = 0
 
-    async def run(
-        self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Release answers for as long as the broker lives."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
@@ -125,7 +131,12 @@ class KernelDispatch:
             topic = verify_response_topic(call.response_topic)
         except RemoteProtocolError as error:
             self.refused += call.count
-            log.info("kernel call refused", principal=caller.principal.name, kernel=name, reason=str(error))
+            log.info(
+                "kernel call refused",
+                principal=caller.principal.name,
+                kernel=name,
+                reason=str(error),
+            )
             return Refusal(reason=ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR, text=error.message)
         decision = await self._guard.may_publish(caller, topic.encode(), count=call.count)
         if not decision.allowed:
@@ -152,9 +163,7 @@ class KernelDispatch:
 
         return done
 
-    def _answer(
-        self, caller: Caller, topic: str, call: Call, outcome: Bytes | Exception
-    ) -> None:
+    def _answer(self, caller: Caller, topic: str, call: Call, outcome: Bytes | Exception) -> None:
         """Build the answers at once (the result is only valid now) and have them released."""
         if isinstance(outcome, Exception):
             self.failed += call.count

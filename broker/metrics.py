@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from broker.router import Router
     from broker.session import Counters
     from cache.authorizer import Authorizer
-    from gpu.pool import KernelPool
     from governance.audit import AuditLog
+    from gpu.pool import KernelPool
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # Seconds. A handshake takes 0.6 ms of CPU and, in a storm, up to its deadline of 10 s.
@@ -174,11 +174,17 @@ class RoomCollector(Collector):
         yield _counter("stockade_cache_batches", "Requests to the controller", stats.batches)
         yield _counter("stockade_cache_questions", "Questions in them", stats.questions)
         yield _counter("stockade_cache_joined", "Askers that shared a question", stats.joined)
-        yield _counter("stockade_cache_stale_answers", "Answers of an old epoch", stats.stale_answers)
+        yield _counter(
+            "stockade_cache_stale_answers", "Answers of an old epoch", stats.stale_answers
+        )
         yield _counter("stockade_cache_timeouts", "Questions without answer", stats.timeouts)
         yield _counter("stockade_cache_flushes", "L1 tables emptied", stats.flushes)
         yield _gauge("stockade_policy_epoch", "Policy epoch applied", self._from.authorizer.epoch)
-        yield _gauge("stockade_controller_contact", "1 while the controller answers", self._from.guard.contact)
+        yield _gauge(
+            "stockade_controller_contact",
+            "1 while the controller answers",
+            self._from.guard.contact,
+        )
 
     def _caches(self) -> Iterator[Metric]:
         sizes = self._from.authorizer.sizes()
@@ -195,7 +201,9 @@ class RoomCollector(Collector):
         bytes_.add_metric(("l2",), sizes.l2_bytes)
         bytes_.add_metric(("l3",), sizes.l3_bytes)
         yield bytes_
-        yield _gauge("stockade_cache_waiting_questions", "Questions under way", sizes.waiting_questions)
+        yield _gauge(
+            "stockade_cache_waiting_questions", "Questions under way", sizes.waiting_questions
+        )
 
     def _kernels(self) -> Iterator[Metric]:
         calls = CounterMetricFamily(
@@ -205,6 +213,34 @@ class RoomCollector(Collector):
         calls.add_metric(("failed",), self._from.kernels.failed)
         calls.add_metric(("refused",), self._from.kernels.refused)
         yield calls
+        every = self._from.pool.stats.items()
+        for name, text, values in (
+            ("batches", "Batches that succeeded", [(k, s.batches) for k, s in every]),
+            ("records", "Records in them", [(k, s.records) for k, s in every]),
+            (
+                "seconds",
+                "Device seconds, transfers included",
+                [(k, s.kernel_seconds) for k, s in every],
+            ),
+            ("faults", "Batches or idle workers lost", [(k, s.faults) for k, s in every]),
+            ("restarts", "Workers replaced", [(k, s.restarts) for k, s in every]),
+            ("busy", "Calls refused for want of room", [(k, s.busy) for k, s in every]),
+        ):
+            family = CounterMetricFamily(f"stockade_kernel_{name}", text, labels=("kernel",))
+            for kernel, value in values:
+                family.add_metric((kernel,), value)
+            yield family
+        queued = GaugeMetricFamily(
+            "stockade_kernel_queued_records", "Records without a result yet", labels=("kernel",)
+        )
+        ready = GaugeMetricFamily(
+            "stockade_kernel_ready", "1 while a worker takes batches", labels=("kernel",)
+        )
+        for kernel, stats in every:
+            queued.add_metric((kernel,), stats.queued)
+            ready.add_metric((kernel,), self._from.pool.ready(kernel))
+        yield queued
+        yield ready
 
     def _audit(self) -> Iterator[Metric]:
         stats = self._from.audit.stats

@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from broker.asker import Asker
 from mqtt.convert import convert_run
 from mqtt.packets import Version
 from mqtt.topics import FilterTree
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
     from mqtt.runs import Run
 
 MAX_ROUTES = 65_536  # topics with a remembered route; the table is dropped and rebuilt beyond that
-MAX_REBUILDS = 5  # times a route is built again because policy changed meanwhile; then nobody gets it
+MAX_REBUILDS = (
+    5  # times a route is built again because policy changed meanwhile; then nobody gets it
+)
 
 
-class Subscriber(Protocol):
+class Subscriber(Asker, Protocol):
     """What the router needs of a session."""
 
     @property
@@ -173,7 +176,9 @@ class Router:
         self, route: Route, run: Run, sender: Outlet | None, touched: list[Outlet]
     ) -> None:
         """Hand a run to every outlet of a route; the caller flushes what was `touched`."""
-        same, other = (route.v5, route.v311) if run.version == Version.V5 else (route.v311, route.v5)
+        same, other = (
+            (route.v5, route.v311) if run.version == Version.V5 else (route.v311, route.v5)
+        )
         if not same and not other:
             self.messages_unrouted += run.count
             return
@@ -184,7 +189,7 @@ class Router:
             data = convert_run(run, version)
             self._put(other, data, len(data) // run.count, run.count, route, sender, touched)
 
-    def _put(
+    def _put(  # noqa: PLR0917  once a run and version: the hot path
         self,
         outlets: tuple[Outlet, ...],
         data: bytes,

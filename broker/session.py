@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 import trio
+from typing_extensions import override
 
 from broker.admission import V311_REFUSALS, Refusal, Terms, agree, refuse
 from broker.delivery import Delivery
@@ -143,6 +144,7 @@ class Session:
             max_subscriptions=services.limits.max_subscriptions,
         )
 
+    @override
     def __repr__(self) -> str:
         return f"<Session {self.principal.name}/{self.client_id} from {self.peer}>"
 
@@ -338,7 +340,7 @@ class Session:
         route = await services.router.route(run.topic)
         services.router.deliver_run(route, run, self.outlet, touched)
 
-    async def _handle(self, packet: Packet, touched: list[Outlet]) -> bool:
+    async def _handle(self, packet: Packet | Run, touched: list[Outlet]) -> bool:
         """Everything that is not a run; False when the client leaves."""
         match packet:
             case Publish():

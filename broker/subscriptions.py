@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from acl.errors import NameInvalid
 from broker.router import Subscribed
 from mqtt.encode import encode
 from mqtt.errors import ReasonCode, RemoteProtocolError
-from mqtt.packets import Suback, Unsuback, Version
+from mqtt.packets import Suback, Unsuback
 from mqtt.properties import EMPTY, Properties
 from mqtt.topics import verify_topic_filter
 
 if TYPE_CHECKING:
-    from broker.guard import Asker, Guard
+    from broker.guard import Guard
     from broker.router import Router, Subscriber
     from mqtt.packets import Subscribe, Subscription, Unsubscribe
 
 SHARED_PREFIX = "$share/"
 GRANTED_QOS = 1  # the highest QoS this broker grants, see `broker.admission`
 
-if TYPE_CHECKING:
-
-    class Owner(Subscriber, Asker, Protocol):
-        """The session the subscriptions belong to."""
-
 
 class Subscriptions:
     """The topic filters of one session."""
 
     def __init__(
-        self, owner: Owner, *, guard: Guard, router: Router, max_subscriptions: int
+        self, owner: Subscriber, *, guard: Guard, router: Router, max_subscriptions: int
     ) -> None:
         """Start with none.
 

@@ -131,5 +131,3 @@ async def _upgrade(
         return WebSocketLink(await request.accept(subprotocol=SUBPROTOCOL))
     except (trio_websocket.HandshakeError, ConnectionClosed, trio.BrokenResourceError):
         return None
-
-

@@ -1,8 +1,8 @@
 """A broker without sockets for tests: real sessions, guard, router and caches; rules decided in process.
 
-    async with running_broker(allow("sensor", "write", "topic.t.**")) as broker:
-        sensor = await broker.client("sensor")
-        await sensor.send(Publish(topic="t/1", payload=b"x"))
+async with running_broker(allow("sensor", "write", "topic.t.**")) as broker:
+    sensor = await broker.client("sensor")
+    await sensor.send(Publish(topic="t/1", payload=b"x"))
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from broker.session import Counters, Services, Session
 from cache.authority import Answers
 from cache.authorizer import Authorizer
 from cache.limits import CacheLimits
+from controller.link import PolicyUpdate
 from governance.audit import AuditLog
 from gpu.errors import FaultCode, KernelFault, PayloadRefused, UnknownKernel
 from mqtt.encode import encode
@@ -51,7 +52,8 @@ def deny(principal: str, operations: str, resource: str, *, rule_id: str = "") -
 
 def _rule(principal: str, operations: str, resource: str, effect: Effect, rule_id: str) -> AclRule:
     return AclRule(
-        id=rule_id or f"{effect}-{principal}-{operations}-{resource}".replace("*", "any").replace(",", "-"),
+        id=rule_id
+        or f"{effect}-{principal}-{operations}-{resource}".replace("*", "any").replace(",", "-"),
         principal=principal,
         resource=resource,
         operations=parse_operations(operations),
@@ -112,7 +114,9 @@ class PoolOfOne:
 class StreamLink:
     """A session's link over one end of a memory stream; `send_now` always goes through."""
 
-    def __init__(self, outgoing: trio.MemorySendChannel[bytes], incoming: trio.MemoryReceiveChannel[bytes]) -> None:
+    def __init__(
+        self, outgoing: trio.MemorySendChannel[bytes], incoming: trio.MemoryReceiveChannel[bytes]
+    ) -> None:
         self._outgoing = outgoing
         self._incoming = incoming
         self.closed = trio.Event()
@@ -141,7 +145,12 @@ class StreamLink:
 class Peer:
     """The client's side of a session, packet by packet."""
 
-    def __init__(self, link: StreamLink, to_broker: trio.MemorySendChannel[bytes], from_broker: trio.MemoryReceiveChannel[bytes]) -> None:
+    def __init__(
+        self,
+        link: StreamLink,
+        to_broker: trio.MemorySendChannel[bytes],
+        from_broker: trio.MemoryReceiveChannel[bytes],
+    ) -> None:
         self.link = link
         self._to_broker = to_broker
         self._from_broker = from_broker
@@ -194,7 +203,13 @@ class TestBroker:
 
     __test__ = False
 
-    def __init__(self, nursery: trio.Nursery, rules: Sequence[AclRule], limits: BrokerLimits, audit_path: Path | None) -> None:
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        rules: Sequence[AclRule],
+        limits: BrokerLimits,
+        audit_path: Path | None,
+    ) -> None:
         self._nursery = nursery
         ids = itertools.count(1)
         self.authority = RuleAuthority(RuleSet(rules, epoch=1))
@@ -205,9 +220,7 @@ class TestBroker:
             new_id=lambda: f"d-{next(ids):012x}",
         )
         self.audit = AuditLog(audit_path, clock=trio.current_time)
-        self.guard = Guard(
-            self.authorizer, self.audit, broker_id="b1", stale_after_s=30.0
-        )
+        self.guard = Guard(self.authorizer, self.audit, broker_id="b1", stale_after_s=30.0)
         self.router = Router(self.guard)
         self.guard.attach(self.router)
         self.pool = PoolOfOne()
@@ -227,7 +240,9 @@ class TestBroker:
     def change_rules(self, rules: RuleSet, *, reset: bool = True) -> None:
         """What the controller's push does."""
         self.authority.rules = rules
-        self.guard.on_policy(Pushed(rules.epoch, reset, rules.grants))
+        self.guard.on_policy(
+            PolicyUpdate(epoch=rules.epoch, reset=reset, grants=tuple(rules.grants))
+        )
 
     def peer(self, principal: str, *, certificate_ends: float = inf) -> Peer:
         """A connection before CONNECT."""
@@ -257,15 +272,6 @@ class TestBroker:
         assert isinstance(answer, Connack)
         assert not answer.reason.failed, answer
         return peer
-
-
-@dataclass(frozen=True)
-class Pushed:
-    """A policy update as the controller link gives it."""
-
-    epoch: int
-    reset: bool
-    grants: Sequence[tuple[str, str]] | None
 
 
 @asynccontextmanager

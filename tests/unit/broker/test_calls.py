@@ -21,7 +21,9 @@ def runs_of(packets: list[bytes], version: Version = Version.V5) -> list[Run]:
     return [event for event in events if isinstance(event, Run)]
 
 
-def request(payload: bytes, correlation: bytes | None, *, response: str | None = "results/a") -> bytes:
+def request(
+    payload: bytes, correlation: bytes | None, *, response: str | None = "results/a"
+) -> bytes:
     return encode(
         Publish(
             topic="kernel/zscore",
@@ -92,7 +94,9 @@ def test_answers_equal_packets_encoded_one_by_one(
             Publish(
                 topic=topic,
                 payload=bytes(results[i]),
-                properties=Properties(correlation_data=bytes(correlations[i]) if correlation else None),
+                properties=Properties(
+                    correlation_data=bytes(correlations[i]) if correlation else None
+                ),
             ),
             Version.V5,
         )
@@ -112,6 +116,8 @@ def test_calls_of_a_run_equal_calls_of_its_packets(sizes: list[int], payload: in
     fast = [call for run in runs_of(packets) for call in calls_of_run(run)]
     slow = [call_of(run.packet(i)) for run in runs_of(packets) for i in range(run.count)]
     rows = [
-        (bytes(call.correlations[i]), bytes(call.payloads[i])) for call in fast for i in range(call.count)
+        (bytes(call.correlations[i]), bytes(call.payloads[i]))
+        for call in fast
+        for i in range(call.count)
     ]
     assert rows == [(bytes(call.correlations[0]), bytes(call.payloads[0])) for call in slow]

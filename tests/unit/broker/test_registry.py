@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from acl.model import Principal
+from broker.outlet import Outlet
 from broker.registry import Registry
 from mqtt.errors import ReasonCode
+from tests.unit.broker.test_outlet import Pipe, outlet_on
 
 if TYPE_CHECKING:
     import trio.abc
@@ -20,6 +22,8 @@ class Member:
     client_id: str
     quiet_until: float = inf
     certificate_ends: float = inf
+    dropped_from_queue: int = 0
+    outlet: Outlet = field(default_factory=lambda: outlet_on(Pipe(), []))
     endings: list[ReasonCode] = field(default_factory=list[ReasonCode])
 
     def end(self, reason: ReasonCode, text: str) -> None:

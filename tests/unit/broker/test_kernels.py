@@ -33,7 +33,12 @@ async def ready_sensor(broker: TestBroker) -> Peer:
 
 
 def request(
-    payload: bytes, correlation: bytes = b"", *, topic: str = "kernel/double", response: str | None = TOPIC, qos: int = 0
+    payload: bytes,
+    correlation: bytes = b"",
+    *,
+    topic: str = "kernel/double",
+    response: str | None = TOPIC,
+    qos: int = 0,
 ) -> Publish:
     return Publish(
         topic=topic,
@@ -51,7 +56,9 @@ async def test_run_of_requests_is_one_batch_and_one_run_of_answers() -> None:
         run = await sensor.next()
         assert isinstance(run, Run)
         assert run.payloads() == [bytes([2 * i]) * 8 for i in range(20)]
-        assert [run.properties(i).correlation_data for i in range(20)] == [bytes([i, 7]) for i in range(20)]
+        assert [run.properties(i).correlation_data for i in range(20)] == [
+            bytes([i, 7]) for i in range(20)
+        ]
         assert broker.pool.batches == [20]
         assert broker.kernels.answered == 20
 

@@ -107,7 +107,10 @@ async def test_denied_qos_1_is_told_the_decision_id_and_nothing_about_rules() ->
 async def test_qos_1_is_delivered_at_the_lower_qos_and_acknowledged() -> None:
     async with running_broker(SENSOR, VIEWER) as broker:
         sensor = await broker.client("sensor")
-        low, high = await broker.client("viewer", client_id="a"), await broker.client("viewer", client_id="b")
+        low, high = (
+            await broker.client("viewer", client_id="a"),
+            await broker.client("viewer", client_id="b"),
+        )
         await subscribe(low, "t/#", qos=0)
         assert await subscribe(high, "t/#", qos=2) == (1,), "QoS 1 is the most this broker grants"
         await sensor.send(Publish(topic="t/1", payload=b"m", qos=1, packet_id=9))
@@ -136,7 +139,9 @@ async def test_receive_maximum_of_a_client_is_respected_and_the_queue_is_bounded
         await viewer.greet(Connect(client_id="v", properties=Properties(receive_maximum=1)))
         await subscribe(viewer, "t/#", qos=1)
         for number in range(1, 6):
-            await sensor.send(Publish(topic="t/1", payload=bytes([number]), qos=1, packet_id=number))
+            await sensor.send(
+                Publish(topic="t/1", payload=bytes([number]), qos=1, packet_id=number)
+            )
             await sensor.next()
         got = []
         for _ in range(3):
@@ -167,7 +172,9 @@ async def test_wide_subscription_never_leaks_what_the_rules_do_not_allow() -> No
     async with running_broker(writer, VIEWER) as broker:
         sensor, viewer = await broker.client("sensor"), await broker.client("viewer")
         assert await subscribe(viewer, "#") == (0,)
-        await sensor.send(Publish(topic="private/1", payload=b"no"), Publish(topic="t/1", payload=b"yes"))
+        await sensor.send(
+            Publish(topic="private/1", payload=b"no"), Publish(topic="t/1", payload=b"yes")
+        )
         run = await viewer.next()
         assert isinstance(run, Run)
         assert run.payloads() == [b"yes"]
@@ -225,14 +232,19 @@ async def test_connect_needs_a_rule() -> None:
 @pytest.mark.parametrize(
     ("garbage", "reason"),
     [
-        (encode(Publish(topic="t/1", qos=2, packet_id=1), Version.V5), ReasonCode.QOS_NOT_SUPPORTED),
+        (
+            encode(Publish(topic="t/1", qos=2, packet_id=1), Version.V5),
+            ReasonCode.QOS_NOT_SUPPORTED,
+        ),
         (encode(Publish(topic="t/1", retain=True), Version.V5), ReasonCode.RETAIN_NOT_SUPPORTED),
         (b"\x30\x05\x00\x03a/#", ReasonCode.TOPIC_NAME_INVALID),
         (b"\xf1\x00", ReasonCode.MALFORMED_PACKET),
         (b"\x30\xff\xff\xff\x7f", ReasonCode.PACKET_TOO_LARGE),
     ],
 )
-async def test_protocol_error_ends_that_client_only_and_says_why(garbage: bytes, reason: ReasonCode) -> None:
+async def test_protocol_error_ends_that_client_only_and_says_why(
+    garbage: bytes, reason: ReasonCode
+) -> None:
     async with running_broker(SENSOR, VIEWER) as broker:
         bad, good = await broker.client("sensor"), await broker.client("viewer")
         await bad.send_raw(garbage)

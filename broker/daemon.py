@@ -1,0 +1,326 @@
+"""The broker process: reads the configuration, connects the rooms, serves until it is told to stop.
+
+*Rules of this file*: a composition root. Clocks, randomness, files and signals enter here and are
+passed down; nothing below reads them by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import secrets
+import signal
+import sys
+import time
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+import trio
+
+from broker.authority import MeasuredAuthority
+from broker.config import load_config, principal_mapper
+from broker.endpoints import Endpoints
+from broker.gateway import Gateway
+from broker.guard import Guard
+from broker.kernels import KernelDispatch
+from broker.metrics import RoomCollector, Sources, Timings
+from broker.registry import Registry
+from broker.router import Router
+from broker.session import Counters, Services
+from cache.authorizer import Authorizer
+from cache.limits import CacheLimits
+from certs.contexts import client_context, server_context
+from certs.errors import CertsError
+from certs.settings import SettingsError
+from controller.link import ControllerLink, LinkTiming
+from controller.wire import ALPN as CONTROLLER_ALPN
+from governance.audit import AuditLog
+from governance.logs import configure_logging
+from gpu.bundle import load_bundle
+from gpu.errors import GpuError
+from gpu.limits import PoolLimits
+from gpu.pool import KernelPool
+from gpu.toolchain import Toolchain
+from transport.addresses import bind_tcp, bound_address
+from transport.errors import TransportError
+from vault.errors import VaultError
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from broker.config import BrokerConfig
+    from gpu.lane import KernelEvent
+
+    Listeners = dict[str, list[socket.socket]]
+
+wall_clock = time.time  # noqa: TID251  the composition root: here the clock enters
+log = structlog.get_logger("stockade.broker.daemon")
+
+EXIT_FAILED = 1
+LAG_SAMPLE_S = 0.1  # seconds between two measurements of loop lag
+LINK_STALE_S = 3.0  # three missed heartbeats of the controller; part of `stale_after_s`
+OPERATOR_ERRORS = (SettingsError, CertsError, VaultError, TransportError, GpuError, OSError)
+
+
+def main(config_path: Path) -> int:
+    """Run a broker until SIGTERM or SIGINT.
+
+    Args:
+        config_path: the TOML file, see docs/configuration.md.
+
+    Returns:
+        The exit code: 0 after a clean stop, 1 after an error that was printed in one line.
+    """
+    try:
+        config = load_config(config_path)
+        configure_logging(json=config.log_json, level=config.log_level)
+        trio.run(run_broker, config)
+    except OPERATOR_ERRORS as error:
+        sys.stderr.write(f"error: {error}\n")
+        return EXIT_FAILED
+    except BaseExceptionGroup as group:
+        mistakes, others = group.split(OPERATOR_ERRORS)
+        if mistakes is None or others is not None:
+            raise
+        sys.stderr.write(f"error: {_first(mistakes)}\n")
+        return EXIT_FAILED
+    return 0
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+async def run_broker(config: BrokerConfig) -> None:
+    """Serve until a signal comes.
+
+    *Resource handling*: sockets, kernels' workers, the audit file and the ready file are given back.
+
+    Args:
+        config: checked settings.
+
+    Raises:
+        TransportError: an address cannot be listened on.
+        CertsError: a certificate or key cannot be used.
+        GpuError: a kernel bundle is wrong.
+    """
+    with ExitStack() as stack:
+        listeners = _bind(config, stack)
+        audit = stack.enter_context(AuditLog(config.audit_file, clock=wall_clock))
+        broker = Broker(config, audit)
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async with trio.open_nursery() as nursery:
+                await broker.start(nursery, listeners)
+                with _ready_file(config, listeners):
+                    log.info("broker is listening", **_addresses(listeners))
+                    async for number in signals:
+                        log.info("stopping", signal=signal.Signals(number).name)
+                        break
+                nursery.cancel_scope.cancel()
+
+
+class Broker:
+    """The rooms of one broker, connected."""
+
+    def __init__(self, config: BrokerConfig, audit: AuditLog) -> None:
+        """Build everything that needs no running loop.
+
+        Raises:
+            CertsError: a certificate or key cannot be used.
+            GpuError: a kernel bundle is wrong.
+            SettingsError: a principal rule is wrong.
+        """
+        self._config = config
+        self._audit = audit
+        self._timings = Timings()
+        self._authority = MeasuredAuthority(self._timings.note_ask)
+        self._authorizer = Authorizer(
+            self._authority, limits=CacheLimits(), clock=wall_clock, new_id=new_decision_id
+        )
+        link_stale_s = min(LINK_STALE_S, config.stale_after_s / 2)
+        self._guard = Guard(
+            self._authorizer,
+            audit,
+            broker_id=config.broker_id,
+            stale_after_s=config.stale_after_s - link_stale_s,
+        )
+        self._link = self._controller_link(link_stale_s)
+        self._authority.attach(self._link)
+        self._router = Router(self._guard)
+        self._guard.attach(self._router)
+        self._pool = self._kernel_pool()
+        self._kernels = KernelDispatch(self._pool, self._guard, self._router)
+        self._registry = Registry(max_connections=config.limits.max_connections, now=wall_clock)
+        self._services = Services(
+            guard=self._guard,
+            router=self._router,
+            registry=self._registry,
+            kernels=self._kernels,
+            limits=config.limits,
+            new_client_id=lambda: f"auto-{secrets.token_hex(8)}",
+            count=Counters(),
+        )
+        self._gateway = self._make_gateway()
+        self._timings.registry.register(RoomCollector(self._sources()))
+
+    def _controller_link(self, stale_after_s: float) -> ControllerLink:
+        config = self._config
+        host, port = split_address("controller_rpc", config.controller_rpc)
+        return ControllerLink(
+            host,
+            port,
+            context=partial(
+                client_context,
+                certificate=config.certificate,
+                key=config.key,
+                ca=config.ca,
+                alpn=[CONTROLLER_ALPN],
+            ),
+            server_name=config.controller_server_name,
+            broker_id=config.broker_id,
+            trust_domain=config.trust_domain,
+            on_policy=self._guard.on_policy,
+            on_contact=self._guard.on_contact,
+            jitter=random.random,
+            timing=LinkTiming(stale_after_s=stale_after_s),
+        )
+
+    def _kernel_pool(self) -> KernelPool:
+        config = self._config
+        return KernelPool(
+            [load_bundle(folder) for folder in config.kernel_bundles],
+            backend=config.kernel_backend,
+            toolchain=Toolchain.of_environment(os.environ, cache_dir=config.kernel_cache),
+            on_event=_note_kernel,
+            on_batch=lambda batch: self._timings.note_batch(batch.kernel, batch.total_seconds),
+            limits=PoolLimits(busy_wait_s=config.kernel_wait_s),
+        )
+
+    def _make_gateway(self) -> Gateway:
+        config = self._config
+        contexts = {
+            alpn: server_context(
+                certificate=config.certificate, key=config.key, anchor=config.anchor, alpn=[alpn]
+            )
+            for alpn in ("mqtt", "http/1.1")
+        }
+        return Gateway(
+            contexts=contexts,
+            mapper=principal_mapper(config),
+            # With rules of the operator's own the certificates need not be SPIFFE ids.
+            trust_domain=None if config.principal_rules else config.trust_domain,
+            authorizer=self._authorizer,
+            audit=self._audit,
+            note_handshake=self._timings.note_handshake,
+            services=self._services,
+            endpoints=Endpoints(
+                guard=self._guard,
+                authorizer=self._authorizer,
+                page=self._timings.page,
+                not_ready=lambda: self._guard.refusal,
+            ),
+            now=wall_clock,
+        )
+
+    def _sources(self) -> Sources:
+        return Sources(
+            count=self._services.count,
+            registry=self._registry,
+            router=self._router,
+            guard=self._guard,
+            authorizer=self._authorizer,
+            kernels=self._kernels,
+            pool=self._pool,
+            audit=self._audit,
+        )
+
+    async def start(self, nursery: trio.Nursery, listeners: dict[str, list[socket.socket]]) -> None:
+        """Start every task; when this returns, clients can connect.
+
+        Clients are let in before the controller answers: what they ask for is denied until then.
+        """
+        await nursery.start(self._authorizer.run)
+        await nursery.start(self._kernels.run)
+        await nursery.start(self._audit.run)
+        await nursery.start(self._pool.run)
+        nursery.start_soon(self._link.run)
+        nursery.start_soon(self._guard.watch_contact)
+        nursery.start_soon(self._registry.sweep)
+        nursery.start_soon(self._measure_lag)
+        await nursery.start(self._gateway.serve_mqtt, listeners["mqtts"])
+        await nursery.start(self._gateway.serve_websocket, listeners["wss"])
+        await nursery.start(self._gateway.serve_endpoints, listeners["metrics"])
+
+    async def _measure_lag(self) -> None:
+        """How much later than asked this very task runs: what every other task suffers too."""
+        while True:
+            due = trio.current_time() + LAG_SAMPLE_S
+            await trio.sleep_until(due)
+            self._timings.note_lag(trio.current_time() - due)
+
+
+def _note_kernel(event: KernelEvent) -> None:
+    """Log what became of a kernel's worker; an operator acts on it."""
+    fields = {"kernel": event.kernel, "reason": event.reason}
+    if event.printed:
+        fields["printed"] = event.printed
+    if event.retry_s is not None:
+        fields["retry_s"] = f"{event.retry_s:g}"
+    log.info("kernel", state=str(event.kind), **fields)
+
+
+def new_decision_id() -> str:
+    """An id for a decision: unguessable, so that it tells a client nothing but itself."""
+    return f"d-{secrets.token_hex(6)}"
+
+
+def split_address(key: str, text: str) -> tuple[str, int]:
+    """`host:port` as two values.
+
+    Raises:
+        SettingsError: it is not of that form.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit():
+        message = f"`{key}` is `{text}`: write it as `host:port`"
+        raise SettingsError(message)
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _bind(config: BrokerConfig, stack: ExitStack) -> Listeners:
+    bound: Listeners = {}
+    for name in ("mqtts", "wss", "metrics"):
+        key = f"listen_{name}"
+        address: str = getattr(config, key)
+        bound[name] = bind_tcp(*split_address(key, address))
+        for sock in bound[name]:
+            stack.callback(sock.close)
+    return bound
+
+
+def _addresses(listeners: Listeners) -> dict[str, str]:
+    return {name: bound_address(sockets[0]) for name, sockets in listeners.items()}
+
+
+@contextmanager
+def _ready_file(config: BrokerConfig, listeners: Listeners) -> Iterator[None]:
+    """Say where we listen, all at once or not at all, for as long as we do."""
+    path = config.ready_file
+    if path is None:
+        yield
+        return
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(json.dumps(_addresses(listeners)))
+    beside.replace(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)

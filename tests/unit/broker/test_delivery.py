@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from broker.delivery import Delivery
+from broker.outlet import Outlet
+from mqtt.packets import Publish, Role, Version
+from mqtt.reader import PacketReader
+from tests.unit.broker.test_outlet import Pipe, outlet_on
+
+
+def delivery_on(pipe: Pipe, *, window: int, queue: int = 10) -> tuple[Delivery, Outlet]:
+    outlet = outlet_on(pipe, [])
+    return Delivery(outlet, receive_maximum=window, max_queued=queue), outlet
+
+
+def message(number: int) -> Publish:
+    return Publish(topic="t", payload=bytes([number]), qos=1, packet_id=number)
+
+
+def packet_ids(pipe: Pipe, outlet: Outlet) -> list[int | None]:
+    outlet.flush_now()
+    reader = PacketReader(role=Role.CLIENT, max_packet_bytes=1000)
+    reader.feed(b"\x20\x03\x00\x00\x00" + pipe.written)
+    events = []
+    while (event := reader.next_event()) is not None:
+        events.append(event)
+    return [event.packet_id for event in events[1:] if isinstance(event, Publish)]
+
+
+def test_delivery_numbers_messages_and_waits_at_the_window() -> None:
+    pipe = Pipe()
+    delivery, outlet = delivery_on(pipe, window=2)
+    for number in (1, 2, 3):
+        delivery.deliver(message(number), qos=1, retain=False)
+    assert packet_ids(pipe, outlet) == [1, 2]
+    assert delivery.queued == 1
+    assert delivery.acknowledged(1)
+    assert packet_ids(pipe, outlet) == [1, 2, 3]
+
+
+def test_delivery_drops_and_counts_beyond_the_queue() -> None:
+    delivery, _ = delivery_on(Pipe(), window=1, queue=1)
+    for number in (1, 2, 3, 4):
+        delivery.deliver(message(number), qos=1, retain=False)
+    assert delivery.dropped == 2
+
+
+def test_delivery_never_reuses_an_unacknowledged_identifier() -> None:
+    delivery, _ = delivery_on(Pipe(), window=3)
+    delivery.deliver(message(1), qos=1, retain=False)
+    delivery._last_id = 65_535
+    delivery.deliver(message(2), qos=1, retain=False)
+    assert delivery.unacknowledged == {1, 2}
+
+
+def test_delivery_ignores_an_acknowledgement_of_nothing() -> None:
+    delivery, _ = delivery_on(Pipe(), window=1)
+    assert not delivery.acknowledged(77)
+
+
+def test_delivery_drops_what_the_client_cannot_take() -> None:
+    pipe = Pipe()
+    delivery, _ = delivery_on(pipe, window=1)
+    big = Publish(topic="t", payload=b"x" * 200, qos=1, packet_id=1)
+    assert not delivery.deliver(big, qos=1, retain=False)
+    assert delivery.dropped == 1
+    assert delivery.unacknowledged == set()
+
+
+def test_delivery_at_qos_0_needs_no_identifier() -> None:
+    pipe = Pipe()
+    delivery, outlet = delivery_on(pipe, window=1)
+    assert delivery.deliver(message(1), qos=0, retain=False)
+    outlet.flush_now()
+    assert pipe.written[0] == 0x30
+    assert delivery.unacknowledged == set()
+    assert outlet.version is Version.V5

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from acl.errors import NameInvalid
+from acl.model import Principal
+from cache.connection import ConnectionCache
+from tests.brokers import TestBroker, allow, running_broker
+
+
+@dataclass(frozen=True)
+class Asker:
+    principal: Principal
+    cache: ConnectionCache
+    peer: str = "127.0.0.1:9"
+
+
+def asker_of(broker: TestBroker, name: str) -> Asker:
+    who = Principal(name)
+    return Asker(who, broker.authorizer.open(who))
+
+
+async def test_guard_answers_observers_by_rule() -> None:
+    async with running_broker(allow("prometheus", "describe", "broker.b1.metrics")) as broker:
+        assert (await broker.guard.may_observe(asker_of(broker, "prometheus"))).allowed
+        assert not (await broker.guard.may_observe(asker_of(broker, "sensor"))).allowed
+
+
+async def test_guard_writes_a_denial_with_its_decision() -> None:
+    async with running_broker() as broker:
+        decision = await broker.guard.may_publish(asker_of(broker, "sensor"), b"t/1", count=3)
+        broker.audit.close()
+        (event,) = [record.event for record in broker.audit.recent]
+        assert event.decision_id == decision.id
+        assert (event.principal, event.action, event.resource) == ("sensor", "publish", "t/1")
+        assert (event.count, event.peer, event.epoch) == (3, "127.0.0.1:9", decision.epoch)
+
+
+async def test_guard_refuses_filters_deeper_than_a_resource() -> None:
+    async with running_broker() as broker:
+        with pytest.raises(NameInvalid):
+            await broker.guard.may_subscribe(asker_of(broker, "sensor"), "a/" * 200)
+
+
+async def test_guard_asks_for_all_misses_of_a_route_together() -> None:
+    async with running_broker(allow("v*", "read", "topic.t")) as broker:
+        members = [asker_of(broker, name) for name in ("v1", "x", "v2", "v3")]
+        batches = broker.authorizer.stats.batches
+        allowed = await broker.guard.may_read(members, b"t")  # type: ignore[arg-type]  # a part of a Subscriber will do
+        assert [m.principal.name for m in allowed] == ["v1", "v2", "v3"]
+        assert broker.authorizer.stats.batches - batches <= 2
+
+
+async def test_guard_denies_until_the_first_policy() -> None:
+    async with running_broker(allow("sensor", "write", "topic.t")) as broker:
+        broker.guard.authorizer.withdraw("no policy yet")
+        assert broker.guard.refusal == "no policy yet"
+        assert not (await broker.guard.may_publish(asker_of(broker, "sensor"), b"t")).allowed

@@ -47,6 +47,10 @@ class RemoteProtocolError(ControllerError):
     """The peer of an RPC link broke the protocol."""
 
 
+class OutboxFull(ControllerError):  # noqa: N818 - named by whose fault it is (style 11)
+    """The peer does not read what we send."""
+
+
 class ControllerUnavailable(ControllerError):  # noqa: N818 - named by whose fault it is (style 11)
     """A broker cannot get an answer from the controller now: no contact, too slow, or too many questions."""
 

@@ -1,0 +1,97 @@
+"""The JSON documents of the admin API, for the server and for its client."""
+
+from __future__ import annotations
+
+import msgspec
+
+from controller.brokers import BrokerStatus
+from controller.commands import Result, RuleRecord
+from controller.consensus import LogStatus
+
+
+class _Document(msgspec.Struct, frozen=True, kw_only=True):
+    """Fields a client does not know yet are ignored by it, so fields may be added."""
+
+
+class Problem(_Document, frozen=True, kw_only=True):
+    """Why a request failed (RFC 9457).
+
+    Attributes:
+        title: the same for every problem of this kind.
+        status: HTTP status.
+        detail: about this one, and what to do.
+        rule_id: the rule that denied it, if one did.
+        decision_id: the id of the denial, as in the audit log.
+        request_id: repeat with this idempotency key to learn the outcome.
+    """
+
+    title: str
+    status: int
+    detail: str
+    rule_id: str | None = None
+    decision_id: str = ""
+    request_id: str = ""
+
+
+class RulePage(_Document, frozen=True, kw_only=True):
+    """Some rules, ordered by id; `next` is empty on the last page, else the `after` of the next one."""
+
+    epoch: int
+    rules: tuple[RuleRecord, ...]
+    next: str = ""
+
+
+class ChangeDocument(_Document, frozen=True, kw_only=True):
+    """A write that was applied and is on disk.
+
+    Attributes:
+        result: the answer of the log.
+        rule: the rule as it is kept; None after a deletion.
+        lagging_brokers: brokers that have not confirmed it in time and may still decide by the policy before it.
+        request_id: the idempotency key of the write.
+    """
+
+    result: Result
+    rule: RuleRecord | None = None
+    lagging_brokers: tuple[str, ...] = ()
+    request_id: str
+
+
+class AccessQuestion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A question to try the policy with."""
+
+    principal: str
+    operation: str
+    resource: str
+
+
+class DecisionDocument(_Document, frozen=True, kw_only=True):
+    """What would be decided."""
+
+    outcome: str
+    rule_id: str | None
+    reason: str
+    epoch: int
+    id: str
+
+
+class StatusDocument(_Document, frozen=True, kw_only=True):
+    """The state of the controller.
+
+    Attributes:
+        version: of Stockade.
+        log: the consensus log of this member.
+        epoch: policy epoch.
+        rules: number of rules.
+        applied: commands applied since the beginning.
+        chain: SHA-256 chain over them; members with equal `applied` have equal chains.
+        brokers: connected brokers, and those lost a moment ago.
+    """
+
+    version: str
+    log: LogStatus
+    epoch: int
+    rules: int
+    applied: int
+    chain: str
+    brokers: tuple[BrokerStatus, ...]

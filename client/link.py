@@ -191,8 +191,8 @@ class Link:
     async def close(self) -> None:
         """Say DISCONNECT if there is still someone to say it to, and close; takes a few seconds at most."""
         if self.lost is None:
-            await self._send_farewell(Disconnect())
             self._lose(ConnectionLost("the connection was closed by us"), abort=False)
+            await self._send_farewell(Disconnect())
         with trio.CancelScope(shield=True):  # aclose bounds its own time
             await self._stream.aclose()
 

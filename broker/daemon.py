@@ -11,7 +11,6 @@ import os
 import random
 import secrets
 import signal
-import sys
 import time
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -33,24 +32,20 @@ from broker.session import Counters, Services
 from cache.authorizer import Authorizer
 from cache.limits import CacheLimits
 from certs.contexts import client_context, server_context
-from certs.errors import CertsError
 from certs.settings import SettingsError
 from controller.link import ControllerLink, LinkTiming
 from controller.wire import ALPN as CONTROLLER_ALPN
 from governance.audit import AuditLog
 from governance.logs import configure_logging
 from gpu.bundle import load_bundle
-from gpu.errors import GpuError
 from gpu.limits import PoolLimits
 from gpu.pool import KernelPool
 from gpu.toolchain import Toolchain
 from transport.addresses import bind_tcp, bound_address
-from transport.errors import TransportError
-from vault.errors import VaultError
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from pathlib import Path
 
     from broker.config import BrokerConfig
@@ -61,10 +56,8 @@ if TYPE_CHECKING:
 wall_clock = time.time  # noqa: TID251  the composition root: here the clock enters
 log = structlog.get_logger("stockade.broker.daemon")
 
-EXIT_FAILED = 1
 LAG_SAMPLE_S = 0.1  # seconds between two measurements of loop lag
 LINK_STALE_S = 3.0  # three missed heartbeats of the controller; part of `stale_after_s`
-OPERATOR_ERRORS = (SettingsError, CertsError, VaultError, TransportError, GpuError, OSError)
 
 
 def main(config_path: Path) -> int:
@@ -74,29 +67,15 @@ def main(config_path: Path) -> int:
         config_path: the TOML file, see docs/configuration.md.
 
     Returns:
-        The exit code: 0 after a clean stop, 1 after an error that was printed in one line.
+        0: a clean stop.
+
+    Raises:
+        SettingsError: the configuration is wrong; other errors as in `run_broker`, maybe in a group.
     """
-    try:
-        config = load_config(config_path)
-        configure_logging(json=config.log_json, level=config.log_level)
-        trio.run(run_broker, config)
-    except OPERATOR_ERRORS as error:
-        sys.stderr.write(f"error: {error}\n")
-        return EXIT_FAILED
-    except BaseExceptionGroup as group:
-        mistakes, others = group.split(OPERATOR_ERRORS)
-        if mistakes is None or others is not None:
-            raise
-        sys.stderr.write(f"error: {_first(mistakes)}\n")
-        return EXIT_FAILED
+    config = load_config(config_path)
+    configure_logging(json=config.log_json, level=config.log_level)
+    trio.run(run_broker, config)
     return 0
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 async def run_broker(config: BrokerConfig) -> None:
@@ -311,7 +290,7 @@ def _addresses(listeners: Listeners) -> dict[str, str]:
 
 
 @contextmanager
-def _ready_file(config: BrokerConfig, listeners: Listeners) -> Iterator[None]:
+def _ready_file(config: BrokerConfig, listeners: Listeners) -> Generator[None]:
     """Say where we listen, all at once or not at all, for as long as we do."""
     path = config.ready_file
     if path is None:

@@ -6,12 +6,12 @@ Health and readiness answer every accepted certificate; metrics need DESCRIBE on
 from __future__ import annotations
 
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from broker.metrics import CONTENT_TYPE
-from transport.http import HttpLimits, Request, Response, serve_http
+from transport.http import serve_http
+from transport.http_messages import Request, RequestRefused, Response, json_response
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,13 +21,6 @@ if TYPE_CHECKING:
     from cache.authorizer import Authorizer
     from cache.connection import ConnectionCache
     from transport.tls import TlsStream
-
-JSON = "application/json"
-OK = 200
-FORBIDDEN = 403
-NOT_FOUND = 404
-METHOD_NOT_ALLOWED = 405
-UNAVAILABLE = 503
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,32 +65,33 @@ class Endpoints:
             return await self._answer(observer, request)
 
         try:
-            await serve_http(stream, handle, limits=HttpLimits())
+            await serve_http(stream, handle)
         finally:
             cache.close()
 
     async def _answer(self, observer: Observer, request: Request) -> Response:
         if request.method not in ("GET", "HEAD"):
-            return _json(METHOD_NOT_ALLOWED, error="only GET and HEAD", allow="GET, HEAD")
+            raise RequestRefused(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD")
         match request.path:
             case "/healthz":
-                return _json(OK, status="alive")
+                return json_response({"status": "alive"})
             case "/readyz":
-                reason = self._not_ready()
-                if reason:
-                    return _json(UNAVAILABLE, status="not ready", reason=reason)
-                return _json(OK, status="ready")
+                return self._readiness()
             case "/metrics":
                 return await self._metrics(observer)
             case _:
-                return _json(NOT_FOUND, error="pages: /metrics /healthz /readyz")
+                raise RequestRefused(HTTPStatus.NOT_FOUND, "pages: /metrics /healthz /readyz")
+
+    def _readiness(self) -> Response:
+        reason = self._not_ready()
+        if reason:
+            body = {"status": "not ready", "reason": reason}
+            return json_response(body, status=HTTPStatus.SERVICE_UNAVAILABLE)
+        return json_response({"status": "ready"})
 
     async def _metrics(self, observer: Observer) -> Response:
         decision = await self._guard.may_observe(observer)
         if not decision.allowed:
-            return _json(FORBIDDEN, error="not authorized", decision=decision.id)
-        return Response(status=OK, body=self._page(), content_type=CONTENT_TYPE)
-
-
-def _json(code: int, **fields: str) -> Response:
-    return Response(status=code, body=msgspec.json.encode(fields) + b"\n", content_type=JSON)
+            detail = f"not authorized, decision {decision.id}"
+            raise RequestRefused(HTTPStatus.FORBIDDEN, detail)
+        return Response(body=self._page(), content_type=CONTENT_TYPE)

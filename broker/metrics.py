@@ -8,7 +8,7 @@ of loaded kernels, never text from a peer, so the number of series is bounded.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from typing_extensions import override
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from prometheus_client.metrics_core import Metric
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from broker.session import Counters
     from cache.authorizer import Authorizer
     from governance.audit import AuditLog
-    from gpu.pool import KernelPool
+    from gpu.stats import KernelStats
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # Seconds. A handshake takes 0.6 ms of CPU and, in a storm, up to its deadline of 10 s.
@@ -105,6 +105,19 @@ class Timings:
         return generate_latest(self.registry)
 
 
+class Kernels(Protocol):
+    """What is shown of the kernels: a part of `gpu.pool.KernelPool`."""
+
+    @property
+    def stats(self) -> Mapping[str, KernelStats]:
+        """Every kernel's counters."""
+        ...
+
+    def ready(self, name: str) -> bool:
+        """Whether a worker takes batches for the kernel."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
     """The rooms whose counts are shown."""
@@ -115,7 +128,7 @@ class Sources:
     guard: Guard
     authorizer: Authorizer
     kernels: KernelDispatch
-    pool: KernelPool
+    pool: Kernels
     audit: AuditLog
 
 

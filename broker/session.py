@@ -157,6 +157,7 @@ class Session:
         Resource handling: closes the link, subscriptions and L1 in every case.
         """
         try:
+            connect: Connect | None = None
             with trio.move_on_after(self._services.limits.connect_deadline_s) as deadline:
                 connect = await self._receive_connect()
             if deadline.cancelled_caught:

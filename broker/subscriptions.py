@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from acl.errors import NameInvalid
 from broker.router import Subscribed
 from mqtt.encode import encode
 from mqtt.errors import ReasonCode, RemoteProtocolError
@@ -78,8 +77,6 @@ class Subscriptions:
             decision = await self._guard.may_subscribe(self._owner, filter_)
         except RemoteProtocolError as error:
             return error.reason, error.message
-        except NameInvalid as error:
-            return ReasonCode.TOPIC_FILTER_INVALID, str(error)
         if not decision.allowed:
             return ReasonCode.NOT_AUTHORIZED, f"not authorized, decision {decision.id}"
         qos = min(subscription.qos, GRANTED_QOS)

@@ -16,7 +16,7 @@ import trio_websocket
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
 PATH = "/mqtt"
 SUBPROTOCOL = "mqtt"
@@ -87,7 +87,7 @@ class WebSocketLink:
 @asynccontextmanager
 async def accept_websocket(
     stream: trio.abc.Stream, *, max_message_bytes: int
-) -> AsyncIterator[WebSocketLink | None]:
+) -> AsyncGenerator[WebSocketLink | None]:
     """Answer an upgrade request on a TLS stream.
 
     Args:

@@ -24,7 +24,11 @@ async def dial(
     until = trio.Event()
     nursery.start_soon(serve, server, links, until)
     connection = await trio_websocket.wrap_client_stream(
-        nursery, client, "localhost", path, subprotocols=subprotocols
+        nursery,
+        client,  # type: ignore[arg-type]  # annotated for sockets, works on any stream
+        "localhost",
+        path,
+        subprotocols=subprotocols,
     )
     await trio.testing.wait_all_tasks_blocked()
     return connection, links, until

@@ -15,16 +15,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from acl.persistent import PersistentMap
-from acl.shapes import EVERYTHING, Key, Shape, coarsen, fix_of, fixed_text, projector, shape_of
+from acl.shapes import Key, Shape, coarsen, fix_of, fixed_text, projector, shape_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from acl.patterns import Pattern, PrincipalPattern
 
-MAX_SHAPES_PER_CLASS: Final = (
-    64  # more are coarsened: correct all the same, since candidates are asked
-)
+MAX_SHAPES_PER_CLASS: Final = 64  # more are coarsened: correct all the same
+# Kind, tenant and two levels; coarse shapes differ in this number only, so there are at most 5 of them.
+MAX_COARSE_LITERALS: Final = 4
 
 # Where an entry stands among all that match: deny first, then the order of docs/grammar.md.
 Order = tuple[int, int, tuple[int, ...], int, str]
@@ -142,15 +142,14 @@ class _Class:
     def _place(self, pattern: Pattern) -> tuple[Shape, Key]:
         """Return where a new entry goes: its own shape, or a coarser one when there are too many."""
         shape, key = shape_of(pattern)
-        for attempt in ((shape, key), coarsen(shape, key)):
-            known = any(table.shape == attempt[0] for table in self.tables)
-            if known or len(self.tables) < MAX_SHAPES_PER_CLASS:
-                return attempt
-        return EVERYTHING, ()
+        known = any(table.shape == shape for table in self.tables)
+        if known or len(self.tables) < MAX_SHAPES_PER_CLASS:
+            return shape, key
+        return coarsen(shape, key, most_literals=MAX_COARSE_LITERALS)
 
     def without_entry(self, entry: Entry) -> _Class:
         own = shape_of(entry.pattern)
-        places = dict([own, coarsen(*own), (EVERYTHING, ())])
+        places = dict([coarsen(*own, most_literals=MAX_COARSE_LITERALS), own])
         for position, table in enumerate(self.tables):
             key = places.get(table.shape)
             bucket = () if key is None else table.buckets.get(key, ())

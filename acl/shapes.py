@@ -132,17 +132,19 @@ def _round_down(length: int) -> int:
     return next(fix for fix in _FIX_LENGTHS if fix <= length)
 
 
-def coarsen(shape: Shape, key: Key) -> tuple[Shape, Key]:
-    """Return a shape and key that admit more: the leading literals, then anything.
+def coarsen(shape: Shape, key: Key, *, most_literals: int) -> tuple[Shape, Key]:
+    """Return a shape and key that admit more: leading literals, then anything.
 
     A shape without a tail keeps at least one position for the tail, which stands for one or more.
+
+    Args:
+        shape: of a pattern.
+        key: of the same pattern.
+        most_literals: how many leading literals are kept at most; 0 keeps none.
     """
     literals = 0
-    while literals < len(shape.kinds) and shape.kinds[literals] == LITERAL:
+    while literals < min(len(shape.kinds), most_literals) and shape.kinds[literals] == LITERAL:
         literals += 1
     if not shape.tail and literals == len(shape.kinds):
         literals -= 1
     return Shape(shape.kinds[:literals], tail=True), key[:literals]
-
-
-EVERYTHING: Final = Shape((), tail=True)

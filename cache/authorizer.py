@@ -92,7 +92,7 @@ class Authorizer:
         self._flights = Flights(authority, limits, self.stats, new_id)
         self._connections: dict[ConnectionCache, None] = {}
         self._filter: GrantFilter | None = None
-        self._serial = 0  # of policy changes: what a plan for the filter was made for
+        self._serial = 0  # of policy changes: what L2 tables and plans for the filter belong to
         self._epoch = -1
         self._withdrawn: str | None = None
         self._refusal: Decision | None = self._deny(_NO_POLICY)
@@ -158,15 +158,18 @@ class Authorizer:
             if reset:
                 most = self._limits.max_grants
                 return None if grants is None else GrantFilter(grants, max_grants=most)
-            if self._filter is not None and epoch > self._epoch + 1:
+            current = self._filter
+            if current is None:
+                return None
+            if epoch > self._epoch + 1:
                 self.stats.policy_gaps += 1
                 return None
-            for principal, resource in grants or () if self._filter is not None else ():
-                self._filter.add(principal, resource)
+            for principal, resource in grants or ():
+                current.add(principal, resource)
         except AclError:
             self.stats.policy_gaps += 1  # a grant that cannot be read cannot be ruled out either
             return None
-        return self._filter
+        return current
 
     def withdraw(self, reason: str) -> None:
         """Deny everything from now on, waiting questions too: the authority is out of reach.
@@ -238,7 +241,7 @@ class Authorizer:
     def _recall(self, connection: ConnectionCache, question: Question) -> Decision | None:
         """L2."""
         table = self._table(connection)
-        decision = table.get(question, epoch=self._epoch, clock=self._clock)
+        decision = table.get(question, serial=self._serial, clock=self._clock)
         if decision is not None:
             self.stats.count_l2(decision)
         return decision
@@ -266,7 +269,7 @@ class Authorizer:
         return decision
 
     def _keep(self, table: PrincipalTable, question: Question, decision: Decision) -> None:
-        self._store.put(table, question, decision, epoch=self._epoch)
+        self._store.put(table, question, decision, serial=self._serial)
         self.stats.l2_evictions = self._store.evictions
 
     async def authorize(

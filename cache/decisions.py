@@ -4,8 +4,9 @@ Rules of this file:
 - A principal's decisions lie in one table, bounded by itself: a client that asks about everything
   pushes out its own decisions, not those of others.
 - Each shard is an LRU of such tables, bounded in number and in memory.
-- A table holds decisions of one policy epoch only. It is emptied when it is met at another epoch, so a
-  policy change costs nothing here; entries carry their epoch all the same, and are checked by it.
+- A table holds decisions of one policy only: it is stamped with the serial number of the change that the
+  broker applied last, and emptied when it is met under another. So a change costs nothing here. It is a
+  serial and not the epoch because a change may repeat its epoch (a snapshot after a reconnect).
 
 Sharding buys no parallelism in CPython; it keeps the pause of a growing dict below 2 ms.
 """
@@ -52,7 +53,7 @@ class PrincipalTable:
         "_budget",
         "_counted",
         "_decisions",
-        "_epoch",
+        "_serial",
         "evicted",
         "plan",
         "plan_serial",
@@ -66,44 +67,44 @@ class PrincipalTable:
         self.plan: ProbePlan | None = None
         self.plan_serial = -1
         self.evicted = False
-        self._epoch = -1
+        self._serial = -1
         self._decisions: Generations[Question, Decision] = Generations(
             max_entries=limits.l2_entries_per_principal,
             max_weight=limits.l2_bytes_per_shard // 2,
         )
 
-    def get(self, question: Question, *, epoch: int, clock: Callable[[], float]) -> Decision | None:
-        """Return the kept decision, if it is of this epoch and still valid.
+    def get(
+        self, question: Question, *, serial: int, clock: Callable[[], float]
+    ) -> Decision | None:
+        """Return the kept decision, if it was kept under this policy and is still valid.
 
         Args:
             question: which.
-            epoch: the applied policy epoch.
+            serial: of the last policy change.
             clock: Unix time in seconds; read only for decisions that end by themselves.
         """
-        if self._epoch != epoch:
-            self._start(epoch)
+        if self._serial != serial:
+            self._start(serial)
             return None
         decision = self._decisions.get(question)
         if decision is None:
             return None
-        if decision.epoch != epoch or _is_over(decision, clock):
+        if _is_over(decision, clock):
             self._decisions.drop(question)
             return None
         if not self._decisions.is_young(question):
             self._keep(question, decision)
         return decision
 
-    def put(self, question: Question, decision: Decision, *, epoch: int) -> None:
-        """Keep a decision of the applied epoch; any other is refused silently."""
-        if decision.epoch != epoch:
-            return
-        if self._epoch != epoch:
-            self._start(epoch)
+    def put(self, question: Question, decision: Decision, *, serial: int) -> None:
+        """Keep a decision made by the policy of this serial."""
+        if self._serial != serial:
+            self._start(serial)
         self._keep(question, decision)
 
-    def _start(self, epoch: int) -> None:
+    def _start(self, serial: int) -> None:
         self._decisions.clear()
-        self._epoch = epoch
+        self._serial = serial
         self._count()
 
     def _keep(self, question: Question, decision: Decision) -> None:
@@ -178,13 +179,13 @@ class DecisionStore:
         return table
 
     def put(
-        self, table: PrincipalTable, question: Question, decision: Decision, *, epoch: int
+        self, table: PrincipalTable, question: Question, decision: Decision, *, serial: int
     ) -> None:
         """Keep a decision in a table of this store, and make room for it."""
         if table.evicted:
             return
         shard = self._shard(table.principal)
-        table.put(question, decision, epoch=epoch)
+        table.put(question, decision, serial=serial)
         shard.tables.move_to_end(table.principal)
         while shard.budget.weight > self._limits.l2_bytes_per_shard and len(shard.tables) > 1:
             self._evict(shard)

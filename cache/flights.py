@@ -77,6 +77,7 @@ class Flights:
         self._pending: dict[AccessRequest, _Flight] = {}
         self._wake = trio.Event()
         self._stopped: str | None = None
+        self._request_scope: trio.CancelScope | None = None
 
     def __len__(self) -> int:
         return len(self._flights)
@@ -127,7 +128,9 @@ class Flights:
         flight.land(result)
 
     def fail_all(self, reason: str) -> None:
-        """Give every waiting question a failure; answers under way come too late for them."""
+        """Give every waiting question a failure and abandon the request under way."""
+        if self._request_scope is not None:
+            self._request_scope.cancel()
         for flight in list(self._flights.values()):
             self._land(flight, Failure(reason))
 
@@ -171,6 +174,7 @@ class Flights:
 
     async def _request(self, requests: Sequence[AccessRequest]) -> Sequence[Decision | Failure]:
         with trio.move_on_after(self._limits.question_deadline_s) as scope:
+            self._request_scope = scope
             answered = await self._authority.ask(requests)
             decisions, epoch = tuple(answered.decisions), answered.epoch
             if len(decisions) != len(requests):
@@ -178,11 +182,7 @@ class Flights:
                     f"{len(requests)} questions got {len(decisions)} answers"
                 )
             return [self._signed(decision, epoch) for decision in decisions]
-        if scope.cancelled_caught:
-            raise AuthorityUnavailable(
-                f"no answer within {self._limits.question_deadline_s:g} seconds"
-            )
-        raise AuthorityUnavailable("no answer")
+        raise AuthorityUnavailable(f"no answer within {self._limits.question_deadline_s:g} seconds")
 
     def _signed(self, decision: Decision, epoch: int) -> Decision:
         """Return a decision with an id; one that claims another epoch than its batch counts as the older."""

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from acl.index import MAX_SHAPES_PER_CLASS, Entry, PrincipalTable, RuleIndex
+from acl.index import MAX_COARSE_LITERALS, MAX_SHAPES_PER_CLASS, Entry, PrincipalTable, RuleIndex
 from acl.model import Operation
 from acl.patterns import parse_pattern, parse_principal_pattern, rank_of
 
@@ -79,7 +79,7 @@ def test_index_with_more_shapes_than_its_bound_still_answers_right() -> None:
     for entry in entries:
         index = index.with_entry(anybody, entry)
     (found,) = index.classes.matching("x")
-    assert len(found.tables) <= MAX_SHAPES_PER_CLASS + 1
+    assert len(found.tables) <= MAX_SHAPES_PER_CLASS + MAX_COARSE_LITERALS + 1
     for mask in range(128):
         path = ("topic", *("a" if mask >> bit & 1 else "b" for bit in range(7)))
         best = index.best("x", path, READ)

@@ -1,0 +1,90 @@
+"""Any chunking of the bytes gives the same events, and the same error, as the plain twin."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings, strategies as st
+
+from mqtt.errors import ReasonCode, RemoteProtocolError
+from mqtt.packets import Packet, Publish, Role, Version
+from mqtt.plain import PlainReader
+from mqtt.reader import PacketReader
+from mqtt.runs import Run
+from tests.property.mqtt_packets import ROLES, VERSIONS, streams
+
+MAX_PACKET_BYTES = 300
+ALIASES = st.sampled_from([0, 0, 3, 65_535])
+End = tuple[ReasonCode, str, Version | None] | None
+
+
+def end_of(error: RemoteProtocolError) -> End:
+    return error.reason, error.message, error.version
+
+
+def expanded(event: Packet | Run) -> list[Packet]:
+    if not isinstance(event, Run):
+        if isinstance(event, Publish):
+            assert event.qos or event.retain or not event.raw
+        return [event]
+    assert event.count >= 1
+    assert event.stride * event.count == len(event.data)
+    found: list[Packet] = []
+    for index, payload in enumerate(event.payloads()):
+        packet = event.packet(index)
+        assert packet.payload == payload
+        assert packet.topic.encode() == event.topic
+        assert packet.qos == 0
+        assert not packet.retain
+        assert event.raw(index)[event.head + 2 : event.body] == event.topic
+        found.append(packet)
+    return found
+
+
+def plain_events(
+    wire: bytes, version: Version, role: Role, aliases: int
+) -> tuple[list[Packet], End]:
+    reader = PlainReader(role=role, max_packet_bytes=MAX_PACKET_BYTES, topic_alias_maximum=aliases)
+    reader.version = version
+    reader.feed(wire)
+    found: list[Packet] = []
+    try:
+        while (event := reader.next_event()) is not None:
+            found.append(event)
+    except RemoteProtocolError as error:
+        return found, end_of(error)
+    return found, None
+
+
+def fast_events(
+    chunks: list[bytes], version: Version, role: Role, aliases: int
+) -> tuple[list[Packet], End]:
+    reader = PacketReader(role=role, max_packet_bytes=MAX_PACKET_BYTES, topic_alias_maximum=aliases)
+    reader.version = version
+    found: list[Packet] = []
+    try:
+        for chunk in chunks:
+            reader.feed(chunk)
+            assert reader.pending_bytes <= MAX_PACKET_BYTES + len(chunk)
+            while (event := reader.next_event()) is not None:
+                found += expanded(event)
+            assert reader.pending_bytes < MAX_PACKET_BYTES
+    except RemoteProtocolError as error:
+        assert reader.pending_bytes == 0
+        return found, end_of(error)
+    return found, None
+
+
+@settings(max_examples=300)
+@given(data=st.data(), version=VERSIONS, role=ROLES, aliases=ALIASES)
+def test_any_chunking_gives_the_events_of_the_plain_twin(
+    data: st.DataObject, version: Version, role: Role, aliases: int
+) -> None:
+    sender = Role.CLIENT if role is Role.SERVER else Role.SERVER
+    wire = data.draw(streams(version, sender))
+    wanted = plain_events(wire, version, role, aliases)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(wire)), max_size=12)))
+    chunks = [wire[a:b] for a, b in zip([0, *cuts], [*cuts, len(wire)], strict=True)]
+    assert fast_events(chunks, version, role, aliases) == wanted
+    assert fast_events([wire], version, role, aliases) == wanted
+    step = data.draw(st.integers(1, 5))
+    crumbs = [wire[at : at + step] for at in range(0, len(wire), step)]
+    assert fast_events(crumbs, version, role, aliases) == wanted

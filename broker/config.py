@@ -92,7 +92,7 @@ class BrokerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         controller_rpc: `host:port` of the controller.
         controller_server_name: name verified in the controller's certificate.
         audit_file: JSON lines, rotated; absent: only the process log.
-        ready_file: written when everything listens, removed at the end; absent: none.
+        ready_file: written once clients can be served, removed at the end; absent: none.
         log_json: log as JSON lines instead of text.
         log_level: `debug`, `info`, `warning` or `error`.
         stale_after_s: seconds without contact to the controller after which every request is denied.

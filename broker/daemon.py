@@ -57,6 +57,7 @@ wall_clock = time.time  # noqa: TID251  the composition root: here the clock ent
 log = structlog.get_logger("stockade.broker.daemon")
 
 LAG_SAMPLE_S = 0.1  # seconds between two measurements of loop lag
+KERNELS_SETTLE_S = 60.0  # a kernel that compiles for longer does not hold up the others' clients
 LINK_STALE_S = 3.0  # three missed heartbeats of the controller; part of `stale_after_s`
 
 
@@ -98,11 +99,11 @@ async def run_broker(config: BrokerConfig) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with trio.open_nursery() as nursery:
                 await broker.start(nursery, listeners)
-                with _ready_file(config, listeners):
-                    log.info("broker is listening", **_addresses(listeners))
-                    async for number in signals:
-                        log.info("stopping", signal=signal.Signals(number).name)
-                        break
+                log.info("broker is listening", **_addresses(listeners))
+                nursery.start_soon(_announce, broker, config, listeners)
+                async for number in signals:
+                    log.info("stopping", signal=signal.Signals(number).name)
+                    break
                 nursery.cancel_scope.cancel()
 
 
@@ -169,6 +170,7 @@ class Broker:
             on_policy=self._guard.on_policy,
             on_contact=self._guard.on_contact,
             jitter=random.random,
+            trusts_for_s=config.stale_after_s,
             timing=LinkTiming(stale_after_s=stale_after_s),
         )
 
@@ -238,6 +240,12 @@ class Broker:
         await nursery.start(self._gateway.serve_websocket, listeners["wss"])
         await nursery.start(self._gateway.serve_endpoints, listeners["metrics"])
 
+    async def settled(self) -> None:
+        """Wait until clients can be served: a policy is here, and every kernel is ready or known not to be."""
+        await self._link.wait_contact()
+        with trio.move_on_after(KERNELS_SETTLE_S):
+            await self._pool.settled()
+
     async def _measure_lag(self) -> None:
         """How much later than asked this very task runs: what every other task suffers too."""
         while True:
@@ -287,6 +295,14 @@ def _bind(config: BrokerConfig, stack: ExitStack) -> Listeners:
 
 def _addresses(listeners: Listeners) -> dict[str, str]:
     return {name: bound_address(sockets[0]) for name, sockets in listeners.items()}
+
+
+async def _announce(broker: Broker, config: BrokerConfig, listeners: Listeners) -> None:
+    """Say that we are ready, by log and file, once we are, until cancelled."""
+    await broker.settled()
+    log.info("broker is ready")
+    with _ready_file(config, listeners):
+        await trio.sleep_forever()
 
 
 @contextmanager

@@ -207,6 +207,11 @@ class Session:
         refusal = refuse(connect)
         if refusal is None and self._services.registry.full:
             refusal = Refusal(reason=ReasonCode.SERVER_BUSY, text="too many connections")
+        if refusal is None and self._services.guard.refusal:
+            # Not a verdict on this client: it may come back when the controller answers again.
+            refusal = Refusal(
+                reason=ReasonCode.SERVER_UNAVAILABLE, text="the broker has no current policy"
+            )
         if refusal is None:
             decision = await self._services.guard.may_connect(self)
             if not decision.allowed:

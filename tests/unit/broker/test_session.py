@@ -216,6 +216,14 @@ async def test_without_contact_everything_is_denied_after_the_staleness_bound(
         nursery.cancel_scope.cancel()
 
 
+async def test_connect_without_a_policy_is_refused_as_unavailable() -> None:
+    async with running_broker() as broker:
+        broker.authorizer.withdraw("no contact")
+        answer = await broker.peer("sensor").greet(Connect(client_id="c"))
+        assert isinstance(answer, Connack)
+        assert answer.reason == ReasonCode.SERVER_UNAVAILABLE
+
+
 async def test_connect_needs_a_rule() -> None:
     async with running_broker(deny("mallory", "connect", "broker.*")) as broker:
         peer = broker.peer("mallory")

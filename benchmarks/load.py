@@ -14,6 +14,7 @@ from time import perf_counter_ns
 
 import msgspec
 
+from benchmarks.kernel_calls import Called, KernelCaller, call_kernel
 from benchmarks.wire import (
     DEADLINE_S,
     SOCKET_BYTES,
@@ -86,7 +87,7 @@ class Trips(msgspec.Struct, frozen=True, kw_only=True):
     nanoseconds: list[int]
 
 
-Role = Publisher | Subscriber | Sink | PingPong
+Role = Publisher | Subscriber | Sink | PingPong | KernelCaller
 
 
 def main() -> int:
@@ -101,6 +102,8 @@ def main() -> int:
             _sink(role)
         case PingPong():
             _ping_pong(role)
+        case KernelCaller():
+            _say_json(call_kernel(role))
     return 0
 
 
@@ -194,7 +197,7 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-def _say_json(result: Received | Trips) -> None:
+def _say_json(result: Received | Trips | Called) -> None:
     _say(msgspec.json.encode(result).decode())
 
 

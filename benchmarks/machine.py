@@ -39,7 +39,7 @@ def describe_machine() -> Machine:
         cpu=_cpu_model(),
         cores=len(os.sched_getaffinity(0)),
         memory_mib=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20,
-        kernel=platform.release(),
+        kernel=platform.release().partition("-")[0],
         python=platform.python_version(),
         openssl=ssl.OPENSSL_VERSION,
         commit=_git("rev-parse", "HEAD") or "unknown",

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 
 import msgspec
 
+from benchmarks.kernel_calls import Called, KernelCaller
 from benchmarks.load import PingPong, Publisher, Received, Role, Sink, Stream, Subscriber, Trips
 from benchmarks.machine import ROOT, BenchmarkError
 from benchmarks.targets import Target
@@ -20,6 +21,10 @@ SAMPLE_DEADLINE_S = 30.0
 
 SAMPLE_S = 1.5
 """How long the timed region of a throughput sample should last: bounded well below 4 s."""
+
+KERNEL_SAMPLES = 64  # float32 in a window of `zscore`
+KERNEL_IN_FLIGHT = 2048
+"""Requests under way: two of the kernel's largest batches, one filling while one runs."""
 
 CALIBRATION_S = 0.1
 MAX_BLOCKS = 20_000  # some 2.6 GB
@@ -89,6 +94,20 @@ def measure_round_trips(target: Target, *, payload_bytes: int, trips: int) -> li
         _await_line(process)
         _go(process)
         return msgspec.json.decode(_await_line(process), type=Trips).nanoseconds
+
+
+def measure_kernel_calls(target: Target, *, seconds: float, lone_calls: int) -> Called:
+    """Calls of the sample kernel by the client `sensor`, pipelined and then one at a time."""
+    role = KernelCaller(
+        login=target.logins["sensor"],
+        results_topic="results/sensor/bench",
+        samples=KERNEL_SAMPLES,
+        in_flight=KERNEL_IN_FLIGHT,
+        seconds=seconds,
+        lone_calls=lone_calls,
+    )
+    with _running(role) as process:
+        return msgspec.json.decode(_await_line(process), type=Called)
 
 
 def blocks_for(target: Target, shape: Shape) -> int:

@@ -140,8 +140,8 @@ class Session:
         """Connect and wait for a successful CONNACK."""
         self.pipe = dial(login)
         self._version = version
-        self._reader = PacketReader(role=Role.CLIENT, max_packet_bytes=SOCKET_BYTES)
-        self._reader.version = version
+        self.reader = PacketReader(role=Role.CLIENT, max_packet_bytes=SOCKET_BYTES)
+        self.reader.version = version
         answer = self._ask(Connect(client_id=client_id, version=version))
         if not isinstance(answer, Connack) or answer.reason.failed:
             raise ConnectionError(f"CONNECT was answered by {answer}")
@@ -157,11 +157,11 @@ class Session:
         """Send and read one packet; only while the broker has no reason to send another behind it."""
         self.pipe.send(encode(packet, self._version))
         buffer = memoryview(bytearray(SOCKET_BYTES))
-        while (event := self._reader.next_event()) is None:
+        while (event := self.reader.next_event()) is None:
             count = self.pipe.receive_into(buffer)
             if not count:
                 raise ConnectionError("the broker closed the connection")
-            self._reader.feed(bytes(buffer[:count]))
+            self.reader.feed(bytes(buffer[:count]))
         return event
 
 

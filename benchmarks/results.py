@@ -1,0 +1,67 @@
+"""What was measured, as data: the record of one run of `make bench`."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from benchmarks.machine import Machine
+
+
+class Figure(msgspec.Struct, frozen=True, kw_only=True):
+    """One measure of one target: a sample a round.
+
+    Attributes:
+        measure: what, e.g. `qos 0, 100 B, one topic`.
+        target: whose: `stockade`, `mosquitto`, `generator`.
+        unit: of every sample.
+        better: `higher` or `lower`.
+        region: what lies between the two readings of the clock.
+        samples: in the order in which they were taken.
+    """
+
+    measure: str
+    target: str
+    unit: str
+    better: Literal["higher", "lower"]
+    region: str
+    samples: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.samples)
+
+
+class Results(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of the benchmarks."""
+
+    date: str
+    machine: Machine
+    rounds: int
+    versions: dict[str, str]
+    settings: dict[str, str]
+    figures: tuple[Figure, ...]
+    load_after: float
+    failures: tuple[str, ...] = ()
+
+    def find(self, measure: str, target: str) -> Figure | None:
+        for figure in self.figures:
+            if (figure.measure, figure.target) == (measure, target):
+                return figure
+        return None
+
+    def ratio(self, measure: str, target: str, yardstick: str) -> float | None:
+        """The median of `target` by that of `yardstick`."""
+        ours, theirs = self.find(measure, target), self.find(measure, yardstick)
+        if ours is None or theirs is None or not theirs.median:
+            return None
+        return ours.median / theirs.median
+
+
+def percentile(values: Sequence[int], share: float) -> float:
+    """The value below which `share` (0 to 1) of `values` lie: nearest rank."""
+    ordered = sorted(values)
+    return float(ordered[min(len(ordered) - 1, int(share * len(ordered)))])

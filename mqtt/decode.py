@@ -171,15 +171,13 @@ def decode_publish(cursor: Cursor, version: Version, role: Role) -> Publish:
     flags = cursor.data[0]
     qos = flags >> 1 & 3
     raw_topic = cursor.binary("topic name")
+    # Only 5.0 has aliases, which stand for an empty topic.
+    topic = verify_topic_name(raw_topic) if raw_topic or version is Version.V311 else ""
     packet_id = _packet_id(cursor) if qos else None
     site = Site.PUBLISH_BY_CLIENT if role is Role.SERVER else Site.PUBLISH_BY_SERVER
     properties = _properties(cursor, site, version)
-    if raw_topic or version is Version.V311:
-        topic = verify_topic_name(raw_topic)
-    elif properties.topic_alias is None:
+    if not topic and properties.topic_alias is None:
         raise protocol_error("topic name is empty and there is no topic alias")
-    else:
-        topic = ""
     if properties.topic_alias == 0:
         raise RemoteProtocolError("topic alias is 0", ReasonCode.TOPIC_ALIAS_INVALID)
     if properties.response_topic is not None:

@@ -156,6 +156,17 @@ class FilterTree(Generic[T]):
     def __repr__(self) -> str:
         return f"<FilterTree of {self._size}>"
 
+    @property
+    def nodes(self) -> int:
+        """Nodes of the tree, the root included: what its memory is proportional to."""
+        count = 0
+        waiting = [self._root]
+        while waiting:
+            node = waiting.pop()
+            count += 1
+            waiting.extend(node.children.values())
+        return count
+
     def add(self, filter: str, key: Hashable, value: T) -> None:  # noqa: A002 - MQTT's own word
         """Put `value` under `filter` for `key`, replacing what the pair held.
 

@@ -151,7 +151,8 @@ def publishes(draw: st.DrawFn, version: Version, sender: Role, *, alias: bool = 
 
 @st.composite
 def acknowledgements(draw: st.DrawFn, version: Version) -> Packet:
-    kind = draw(st.sampled_from([Puback, Pubrec, Pubrel, Pubcomp]))
+    kinds: list[type[Puback | Pubrec | Pubrel | Pubcomp]] = [Puback, Pubrec, Pubrel, Pubcomp]
+    kind = draw(st.sampled_from(kinds))
     packet_id = draw(PACKET_IDS)
     if version is Version.V311:
         return kind(packet_id=packet_id)
@@ -315,7 +316,7 @@ def bursts(draw: st.DrawFn, version: Version, sender: Role) -> bytes:
 def streams(draw: st.DrawFn, version: Version, sender: Role) -> bytes:
     """What `sender` sends on one connection, from its greeting on; now and then damaged."""
     client = sender is Role.CLIENT
-    greeting: Packet = draw(connects(version) if client else connacks(version))
+    greeting: Packet = draw(connects(version)) if client else draw(connacks(version))
     body = from_client(version, alias=True) if client else from_server(version, alias=True)
     parts = [encode(greeting, version)]
     pieces = body.map(lambda each: encode(each, version)) | bursts(version, sender)

@@ -73,7 +73,7 @@ def fast_events(
     return found, None
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(data=st.data(), version=VERSIONS, role=ROLES, aliases=ALIASES)
 def test_any_chunking_gives_the_events_of_the_plain_twin(
     data: st.DataObject, version: Version, role: Role, aliases: int

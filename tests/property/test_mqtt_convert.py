@@ -15,7 +15,7 @@ from mqtt.runs import Run
 from tests.property.mqtt_packets import PACKET_IDS, VERSIONS, bursts, publishes
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data(), version=VERSIONS, to=VERSIONS)
 def test_converted_run_is_its_packets_encoded(
     data: st.DataObject, version: Version, to: Version
@@ -41,6 +41,7 @@ def test_converted_run_is_its_packets_encoded(
 FLAGS = st.fixed_dictionaries({"dup": st.booleans(), "retain": st.booleans()})
 
 
+@settings(deadline=None)
 @given(data=st.data(), version=VERSIONS, to=VERSIONS, packet_id=st.none() | PACKET_IDS, flags=FLAGS)
 def test_rewritten_publish_is_the_changed_packet_encoded(
     data: st.DataObject,

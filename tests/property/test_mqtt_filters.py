@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from mqtt.topics import FilterTree, matches, split_shared, verify_topic_filter, verify_topic_name
 from tests.property.mqtt_packets import TOPICS, filters
@@ -37,11 +37,13 @@ def says_the_standard(text: str, topic: str) -> bool:
     return re.fullmatch(pattern + ("(/.*)?" if wide else ""), topic, re.DOTALL) is not None
 
 
+@settings(deadline=None)
 @given(text=FILTERS, topic=NAMES)
 def test_matches_agrees_with_the_standard(text: str, topic: str) -> None:
     assert matches(text.split("/"), topic.split("/")) == says_the_standard(text, topic)
 
 
+@settings(deadline=None)
 @given(topic=NAMES)
 def test_topic_as_filter_matches_just_itself(topic: str) -> None:
     verify_topic_name(topic.encode())
@@ -54,6 +56,7 @@ def test_topic_as_filter_matches_just_itself(topic: str) -> None:
 CHANGES = st.lists(st.tuples(st.booleans(), FILTERS, st.integers(0, 2)), max_size=25)
 
 
+@settings(deadline=None)
 @given(changes=CHANGES, topics=st.lists(NAMES, min_size=1, max_size=8))
 def test_tree_finds_what_matches_says(
     changes: list[tuple[bool, str, int]], topics: list[str]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from mqtt.decode import decode_packet
 from mqtt.encode import encode, encode_bounded
@@ -10,6 +10,7 @@ from mqtt.packets import Packet, Publish, Role, Version
 from tests.property.mqtt_packets import ROLES, VERSIONS, packets
 
 
+@settings(deadline=None)
 @given(data=st.data(), version=VERSIONS, sender=ROLES)
 def test_packet_survives_the_wire(data: st.DataObject, version: Version, sender: Role) -> None:
     packet: Packet = data.draw(packets(version, sender))
@@ -19,6 +20,7 @@ def test_packet_survives_the_wire(data: st.DataObject, version: Version, sender:
     assert encode(decode_packet(wire, version, reader), version) == wire
 
 
+@settings(deadline=None)
 @given(data=st.data(), version=VERSIONS, sender=ROLES, spare=st.integers(0, 80))
 def test_bounded_packet_fits_and_says_the_same(
     data: st.DataObject, version: Version, sender: Role, spare: int

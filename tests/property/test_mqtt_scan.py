@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from mqtt.errors import RemoteProtocolError
 from mqtt.known_topics import KnownTopics
@@ -31,6 +31,7 @@ def rows(draw: st.DrawFn) -> tuple[bytes, bytes, int]:
     return bytes(wire), header, len(packet)
 
 
+@settings(deadline=None)
 @given(row=rows())
 def test_run_end_is_that_of_the_plain_loop(row: tuple[bytes, bytes, int]) -> None:
     data, header, stride = row
@@ -56,6 +57,7 @@ def check(section: bytes) -> None:
     assert got == plainly_ordinary(section)
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_written_sections_are_weighed_like_the_plain_decoder(data: st.DataObject) -> None:
     found = data.draw(properties(Site.PUBLISH_BY_SERVER, alias=True))
@@ -66,6 +68,7 @@ def test_written_sections_are_weighed_like_the_plain_decoder(data: st.DataObject
     check(cursor.rest())
 
 
+@settings(deadline=None)
 @given(data=st.data(), where=st.integers(0, 200), value=st.integers(0, 255))
 def test_damaged_sections_are_weighed_like_the_plain_decoder(
     data: st.DataObject, where: int, value: int
@@ -77,6 +80,7 @@ def test_damaged_sections_are_weighed_like_the_plain_decoder(
     check(bytes(section))
 
 
+@settings(deadline=None)
 @given(section=st.binary(max_size=12))
 def test_random_sections_are_weighed_like_the_plain_decoder(section: bytes) -> None:
     check(section)

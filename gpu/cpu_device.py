@@ -74,7 +74,8 @@ class _Launch:
         return ctypes.addressof(self._memory)
 
     def fault(self) -> DeviceFault | None:
-        status, detail, *where = _FAULT.unpack_from(self._memory, _FAULT_AT)
+        fields: tuple[int, ...] = _FAULT.unpack_from(self._memory, _FAULT_AT)
+        status, detail, *where = fields
         if not status:
             return None
         code = FaultCode.of(status)
@@ -118,6 +119,11 @@ class CpuDevice:
     def description(self) -> str:
         """What operators read."""
         return "CPU"
+
+    @property
+    def runs_host_code(self) -> bool:
+        """Yes."""
+        return True
 
     def attach(self, slots: Sequence[SlotMemory]) -> None:
         """Take the slots' memory."""

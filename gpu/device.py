@@ -47,6 +47,11 @@ class Device(Protocol):
         """What operators read in logs: device name and kind."""
         ...
 
+    @property
+    def runs_host_code(self) -> bool:
+        """Does the kernel run as code of this process, so that the process must be confined?"""
+        ...
+
     def attach(self, slots: Sequence[SlotMemory]) -> None:
         """Take the slots' memory; once, before the first batch."""
         ...

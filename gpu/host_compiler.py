@@ -6,18 +6,16 @@ write to; a cache key names all that may change the result: source, header files
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shlex
 import shutil
-import stat
 import subprocess
 import tempfile
 from pathlib import Path
 from typing import Final
 
 from gpu.cuda_source import bind_dynamic_shared
-from gpu.errors import CacheUnsafe, CompileFailed, CompilerMissing
+from gpu.errors import CompileFailed, CompilerMissing
+from gpu.kernel_cache import KernelCache, key_of
 
 NATIVE: Final = Path(__file__).parent / "native"
 COMPILERS: Final = ("g++", "clang++", "c++")
@@ -83,12 +81,11 @@ def compile_kernel(
         f'#line 1 "kernel ABI"\n{check}STOCKADE_KERNEL({entry})\n'
     )
     flags = (*_FLAGS, *(_CLANG_FLAGS if "clang" in version else _GNU_FLAGS))
-    _make_private(cache_dir)
-    library = cache_dir / f"{_key(unit, command, version, flags)}.so"
-    if not library.exists():
-        _build(unit, library, name=name, command=(*command, *flags), path=path)
-    _verify_private(library)
-    return library
+    cache = KernelCache(cache_dir)
+    key = key_of((unit, *command, version, *flags, _cpu(), *_headers()), suffix=".so")
+    return cache.find(key) or _build(
+        unit, cache, key, name=name, command=(*command, *flags), path=path
+    )
 
 
 def find_compiler(compiler: str, *, path: str) -> tuple[tuple[str, ...], str]:
@@ -126,14 +123,8 @@ def _environment(path: str) -> dict[str, str]:
     return {"PATH": path, "LC_ALL": "C.UTF-8"}
 
 
-def _key(unit: str, command: tuple[str, ...], version: str, flags: tuple[str, ...]) -> str:
-    digest = hashlib.sha256()
-    for part in (unit, *command, version, *flags, _cpu()):
-        digest.update(part.encode() + b"\0")
-    for header in sorted(NATIVE.rglob("*")):
-        if header.is_file():
-            digest.update(header.read_bytes() + b"\0")
-    return digest.hexdigest()[:40]
+def _headers() -> list[bytes]:
+    return [header.read_bytes() for header in sorted(NATIVE.rglob("*.h"))]
 
 
 def _cpu() -> str:
@@ -146,8 +137,10 @@ def _cpu() -> str:
     return "\n".join(sorted({line for line in text.splitlines() if line.startswith(keep)}))
 
 
-def _build(unit: str, library: Path, *, name: str, command: tuple[str, ...], path: str) -> None:
-    with tempfile.TemporaryDirectory(dir=library.parent, prefix="build-") as work:
+def _build(
+    unit: str, cache: KernelCache, key: str, *, name: str, command: tuple[str, ...], path: str
+) -> Path:
+    with tempfile.TemporaryDirectory(dir=cache.directory, prefix="build-") as work:
         source, result = Path(work) / "kernel.cpp", Path(work) / "kernel.so"
         source.write_text(unit)
         header = ("-include", str(NATIVE / "cuda_on_cpu.h"), f"-I{NATIVE / 'include'}")
@@ -165,26 +158,4 @@ def _build(unit: str, library: Path, *, name: str, command: tuple[str, ...], pat
         if done.returncode:
             lines = done.stderr.strip() or f"the compiler ended with status {done.returncode}"
             raise CompileFailed(f"`{name}` does not compile:\n{lines[:MAX_MESSAGE_CHARS]}")
-        result.chmod(0o700)
-        result.replace(library)  # whole or not at all, also when two workers build the same kernel
-
-
-def _make_private(directory: Path) -> None:
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise CacheUnsafe(
-            f"the kernel cache `{directory}` cannot be made: {error.strerror}"
-        ) from error
-    _verify_private(directory)
-
-
-def _verify_private(path: Path) -> Path:
-    """Return `path` if only we can write to it."""
-    status = path.lstat()
-    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o022:
-        raise CacheUnsafe(
-            f"`{path}` belongs to or can be written by somebody else, and code is loaded from it: "
-            f"chown and chmod go-w it, or choose another kernel cache"
-        )
-    return path
+        return cache.put(key, result)

@@ -14,6 +14,7 @@ import os
 import socket
 import sys
 import time
+import traceback
 from collections import deque
 from typing import Final
 
@@ -26,6 +27,7 @@ from gpu.messages import ORDER_BYTES, FailureCode, Order, Report, ReportKind
 from gpu.plan import MAX_PLAN_BYTES, WorkerPlan
 from gpu.sandbox import bind_to_parent, drop
 
+EXIT_BUG: Final = 2
 EXIT_FAILED: Final = 3
 EXIT_FAULT: Final = 4
 
@@ -53,32 +55,44 @@ class Worker:
         except ToolchainError as error:
             self._say(ReportKind.FAILED, code=FailureCode.of(error), text=str(error))
             return EXIT_FAILED
-        on_cpu = device.description == "CPU"
-        memory = self._plan.memory_bytes if on_cpu else None
-        kept = drop(memory_bytes=memory, filter_calls=on_cpu)
+        confine = device.runs_host_code
+        memory = self._plan.memory_bytes if confine else None
+        kept = drop(memory_bytes=memory, filter_calls=confine)
         self._say(ReportKind.READY, text=f"{device.description} ({kept})")
         return self._serve(device)
 
     def _serve(self, device: Device) -> int:
         pending: deque[Order] = deque()
-        while True:
-            # Everything that has been sent is begun first: a GPU copies one batch while it computes another.
-            while (order := self._receive(wait=not pending)) is not None:
-                self._clear_output(order)
-                device.begin(order.slot, order.records)
-                pending.append(order)
-            if not pending:
-                return 0
-            order = pending.popleft()
-            start = time.perf_counter_ns()
-            try:
-                device.finish(order.slot)
-            except DeviceFault as fault:
-                self._say(ReportKind.FAULT, order=order, code=fault.code, text=fault.reason)
-                return EXIT_FAULT
-            spent = time.perf_counter_ns() - start
-            self._clear_input(order)
-            self._say(ReportKind.DONE, order=order, nanoseconds=spent)
+        try:
+            while self._begin_all(device, pending):
+                self._finish_first(device, pending)
+        except DeviceFault as fault:
+            # Also if it showed when a later batch was begun: sticky errors come from what ran, and that is the first.
+            self._say(ReportKind.FAULT, order=pending[0], code=fault.code, text=fault.reason)
+            return EXIT_FAULT
+        return 0
+
+    def _begin_all(self, device: Device, pending: deque[Order]) -> bool:
+        """Begin everything that was sent; False: the broker is gone.
+
+        All of it, before the first is waited for: a GPU copies one batch while it computes another.
+        """
+        while (order := self._receive(wait=not pending)) is not None:
+            pending.append(order)
+            slot = self._slots[order.slot]
+            ctypes.memset(slot.output_address, 0, order.records * self._plan.out_bytes)
+            device.begin(order.slot, order.records)
+        return bool(pending)
+
+    def _finish_first(self, device: Device, pending: deque[Order]) -> None:
+        order = pending[0]
+        slot = self._slots[order.slot]
+        start = time.perf_counter_ns()
+        device.finish(order.slot)
+        spent = time.perf_counter_ns() - start
+        pending.popleft()
+        ctypes.memset(slot.input_address, 0, order.records * self._plan.in_bytes)
+        self._say(ReportKind.DONE, order=order, nanoseconds=spent)
 
     def _receive(self, *, wait: bool) -> Order | None:
         """Return the next order; None: there is none now, or the broker is gone."""
@@ -87,14 +101,6 @@ class Worker:
         except BlockingIOError:
             return None
         return Order.decode(data) if data else None
-
-    def _clear_output(self, order: Order) -> None:
-        slot = self._slots[order.slot]
-        ctypes.memset(slot.output_address, 0, order.records * self._plan.out_bytes)
-
-    def _clear_input(self, order: Order) -> None:
-        slot = self._slots[order.slot]
-        ctypes.memset(slot.input_address, 0, order.records * self._plan.in_bytes)
 
     def _say(
         self,
@@ -164,7 +170,11 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    status = main(sys.argv[1:])
+    status = EXIT_BUG
+    try:
+        status = main(sys.argv[1:])
+    except Exception:  # noqa: BLE001 - whatever it is, the broker reads it in the worker's log
+        traceback.print_exc()
     # Not sys.exit: it would free device objects of a context that may be in ruins, and wait for the helper thread.
     sys.stderr.flush()
     os._exit(status)

@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from cli import acl, config_check, daemons, up, version
+from cli import acl, config_check, daemons, demo, up, version
 from cli.failure import TRACEBACK_VARIABLE, describe
 
 EXIT_FAILED = 1
@@ -25,6 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("up")(up.command)
+app.command("demo")(demo.command)
 app.command("broker")(daemons.broker)
 app.command("controller")(daemons.controller)
 app.add_typer(acl.app, name="acl")

@@ -13,12 +13,12 @@ import msgspec
 
 from controller.commands import RuleDraft
 from controller.documents import (
+    AccessQuestion,
     ChangeDocument,
     DecisionDocument,
     Problem,
     RulePage,
     StatusDocument,
-    AccessQuestion,
 )
 from controller.errors import AdminError
 

@@ -1,13 +1,13 @@
 """Who is connected, which epoch each broker decides by, and who lags behind.
 
 A policy change has taken effect everywhere when every broker that may still decide has applied its epoch. A broker
-whose connection was lost a moment ago may still decide by what it has cached, until it notices (`stale_after_s`), so
-it counts as lagging until then.
+whose connection was lost a moment ago may still decide by what it has, for as long as it said in its hello
+(`trusts_for_s`), so it counts as lagging until then.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import trio
@@ -46,14 +46,18 @@ class BrokerStatus(msgspec.Struct, frozen=True, kw_only=True):
 class BrokerSession:
     """One connected broker."""
 
-    def __init__(self, broker_id: str, peer: str, scope: trio.CancelScope) -> None:
+    def __init__(
+        self, broker_id: str, peer: str, scope: trio.CancelScope, *, trusts_for_s: float
+    ) -> None:
         """Begin with an empty outbox.
 
         Args:
             broker_id: from its certificate.
             peer: address, for the log.
             scope: cancelled to end the connection.
+            trusts_for_s: how long it may go on without contact.
         """
+        self.trusts_for_s = trusts_for_s
         self.broker_id = broker_id
         self.peer = peer
         self.outbox = Outbox()
@@ -80,20 +84,24 @@ class BrokerSession:
         return f"<BrokerSession {self.broker_id} {self.peer} epoch={self.epoch} queued={len(self.outbox)}>"
 
 
+class _Lost(NamedTuple):
+    at: float
+    until: float
+    epoch: int
+
+
 class BrokerTable:
     """The connected brokers, at most `MAX_BROKERS`."""
 
-    def __init__(self, *, clock: Callable[[], float], stale_after_s: float) -> None:
+    def __init__(self, *, clock: Callable[[], float]) -> None:
         """Begin empty.
 
         Args:
             clock: monotonic seconds.
-            stale_after_s: a broker without contact for this long denies everything by itself.
         """
         self._clock = clock
-        self._stale_after_s = stale_after_s
         self._sessions: dict[str, BrokerSession] = {}
-        self._lost: dict[str, tuple[float, int]] = {}
+        self._lost: dict[str, _Lost] = {}
         self._changed = trio.Event()
 
     def __len__(self) -> int:
@@ -119,9 +127,9 @@ class BrokerTable:
         """Remove a broker, unless a newer connection has taken its place."""
         if self._sessions.get(session.broker_id) is session:
             del self._sessions[session.broker_id]
+            now = self._clock()
+            self._lost[session.broker_id] = _Lost(now, now + session.trusts_for_s, session.epoch)
             self._forget_stale()
-            if len(self._lost) < MAX_BROKERS:
-                self._lost[session.broker_id] = (self._clock(), session.epoch)
             self._wake()
 
     def push(self, change: PolicyChange) -> None:
@@ -140,7 +148,7 @@ class BrokerTable:
         """Return the brokers that may still decide by an epoch older than `epoch`, sorted."""
         self._forget_stale()
         behind = {key for key, session in self._sessions.items() if session.epoch < epoch}
-        behind |= {key for key, (_, known) in self._lost.items() if known < epoch}
+        behind |= {key for key, lost in self._lost.items() if lost.epoch < epoch}
         return tuple(sorted(behind))
 
     async def wait_applied(self, epoch: int, *, deadline_s: float) -> tuple[str, ...]:
@@ -167,20 +175,25 @@ class BrokerTable:
             for key, session in self._sessions.items()
         )
         gone = (
-            BrokerStatus(broker_id=key, epoch=epoch, connected=False, since_s=now - since)
-            for key, (since, epoch) in self._lost.items()
+            BrokerStatus(broker_id=key, epoch=lost.epoch, connected=False, since_s=now - lost.at)
+            for key, lost in self._lost.items()
         )
         return tuple(sorted((*here, *gone), key=lambda status: status.broker_id))
 
     def _forget_stale(self) -> None:
-        limit = self._clock() - self._stale_after_s
-        self._lost = {key: lost for key, lost in self._lost.items() if lost[0] > limit}
+        """Forget lost brokers that deny everything by now; of too many, those that do so next."""
+        now = self._clock()
+        kept = sorted(
+            ((key, lost) for key, lost in self._lost.items() if lost.until > now),
+            key=lambda item: item[1].until,
+        )
+        self._lost = dict(kept[-MAX_BROKERS:])
 
     def _next_stale_s(self) -> float:
+        """Seconds until the next lost broker must have noticed."""
         if not self._lost:
-            return self._stale_after_s
-        oldest = min(since for since, _ in self._lost.values())
-        return max(0.0, oldest + self._stale_after_s - self._clock()) + 0.001
+            return float("inf")
+        return max(0.0, min(lost.until for lost in self._lost.values()) - self._clock()) + 0.001
 
     def _wake(self) -> None:
         self._changed.set()

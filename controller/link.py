@@ -131,6 +131,7 @@ class ControllerLink:
         on_contact: Callable[[bool, str], None],
         jitter: Callable[[], float],
         timing: LinkTiming | None = None,
+        trusts_for_s: float | None = None,
     ) -> None:
         """Prepare; nothing is connected before `run`.
 
@@ -145,6 +146,8 @@ class ControllerLink:
             on_contact: told when contact is won (True, "") and lost (False, reason); called with False at the start.
             jitter: a random number from 0 to 1, for the pauses.
             timing: seconds.
+            trusts_for_s: how long after its last proof of freshness this broker may still decide by its policy, at
+                least `timing.stale_after_s` (the default); told to the controller, which counts on it.
         """
         self._host = host
         self._port = port
@@ -155,6 +158,7 @@ class ControllerLink:
         self._on_policy = on_policy
         self._jitter = jitter
         self._timing = timing or LinkTiming()
+        self._trusts_for_s = trusts_for_s or self._timing.stale_after_s
         self._log = structlog.get_logger("stockade.controller.link")
         self._contact = Contact(stale_after_s=self._timing.stale_after_s, on_contact=on_contact)
         self._connection: _Connection | None = None
@@ -263,7 +267,8 @@ class ControllerLink:
     async def _converse(self, connection: _Connection) -> None:
         """Send and receive until one of them fails; raises what failed first."""
         self._contact.forget_numbers()
-        connection.outbox.put(_encoder.encode(Hello(protocol=PROTOCOL, broker_id=self._broker_id)))
+        hello = Hello(protocol=PROTOCOL, broker_id=self._broker_id, trusts_for_s=self._trusts_for_s)
+        connection.outbox.put(_encoder.encode(hello))
         failures: list[Exception] = []
 
         async def keep(

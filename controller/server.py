@@ -30,6 +30,7 @@ from controller.wire import (
     Goodbye,
     Heartbeat,
     Hello,
+    Verdict,
     Welcome,
     policy_frames,
     verdict_of,
@@ -114,14 +115,16 @@ class BrokerServer:
         frames = FrameStream(stream, max_frame_bytes=MAX_FRAME_BYTES, decoder=_decoder)
         log = self._log.bind(broker=broker_id, peer=stream.peer_address)
         try:
-            await self._greet(frames, broker_id)
+            hello = await self._greet(frames, broker_id)
         except (RemoteProtocolError, TransportError, trio.TooSlowError) as error:
             reason = str(error) or f"no hello within {HELLO_DEADLINE_S:g} s"
             log.warning("broker refused", reason=reason)
             await _say_goodbye(frames, reason)
             return
         scope = trio.CancelScope()
-        session = BrokerSession(broker_id, stream.peer_address, scope)
+        session = BrokerSession(
+            broker_id, stream.peer_address, scope, trusts_for_s=hello.trusts_for_s
+        )
         try:
             self._join(session)
         except RemoteProtocolError as error:
@@ -131,14 +134,14 @@ class BrokerServer:
         log.info("broker connected")
         try:
             with scope:
-                await self._converse(frames, session)
+                await self._converse(frames, session, stream.identity)
         finally:
             self._brokers.leave(session)
             log.info("broker disconnected", reason=session.ended or "cancelled")
         if session.ended:
             await _say_goodbye(frames, session.ended)
 
-    async def _greet(self, frames: FrameStream[FromBroker], broker_id: str) -> None:
+    async def _greet(self, frames: FrameStream[FromBroker], broker_id: str) -> Hello:
         """Read the hello.
 
         Raises:
@@ -156,6 +159,7 @@ class BrokerServer:
             raise RemoteProtocolError(
                 f"the broker calls itself `{hello.broker_id}`, its certificate says `{broker_id}`"
             )
+        return hello
 
     def _join(self, session: BrokerSession) -> None:
         """List the broker and queue the whole policy: one step without a pause, so no change falls in between."""
@@ -167,10 +171,12 @@ class BrokerServer:
         frames = policy_frames(rules.epoch, rules.grants, reset=True)
         session.outbox.put_stream(_encoder.encode(frame) for frame in frames)
 
-    async def _converse(self, frames: FrameStream[FromBroker], session: BrokerSession) -> None:
+    async def _converse(
+        self, frames: FrameStream[FromBroker], session: BrokerSession, identity: PeerIdentity
+    ) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._send, frames, session)
-            nursery.start_soon(self._beat, session)
+            nursery.start_soon(self._beat, session, identity)
             await self._receive(frames, session)
             nursery.cancel_scope.cancel()
 
@@ -185,10 +191,15 @@ class BrokerServer:
         except TransportError as error:
             session.end(str(error))
 
-    async def _beat(self, session: BrokerSession) -> None:
-        """Send a heartbeat each second, unless other mail is waiting: then it would only wait behind it."""
+    async def _beat(self, session: BrokerSession, identity: PeerIdentity) -> None:
+        """Send a heartbeat each second, unless other mail is waiting: then it would only wait behind it.
+
+        A certificate that expires ends the connection it was shown for.
+        """
         while True:
             await trio.sleep(HEARTBEAT_S)
+            if not self._clock() <= identity.not_after:
+                session.end("the broker's certificate is expired")
             if not session.outbox:
                 session.post(
                     _encoder.encode(Heartbeat(epoch=self._authority.epoch, echo=session.heard))
@@ -225,7 +236,7 @@ class BrokerServer:
 
     async def _answer(self, ask: Ask, session: BrokerSession) -> None:
         rules = self._authority.rules
-        verdicts = []
+        verdicts: list[Verdict] = []
         for count, question in enumerate(ask.questions, 1):
             verdicts.append(verdict_of(self._authority.decide_question(rules, question)))
             if count % DECISIONS_PER_TURN == 0:

@@ -34,6 +34,8 @@ SPLIT_BYTES = 512 << 10
 # Reasons are for people; longer ones are cut.
 MAX_REASON_CHARACTERS = 512
 MAX_BROKER_ID_CHARACTERS = 64
+# The longest a broker may be configured to go on without contact.
+MAX_TRUSTS_FOR_S = 3600
 
 HEARTBEAT_S = 1.0
 
@@ -62,10 +64,14 @@ class Verdict(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Hello(_Message, frozen=True, array_like=True, tag="hello"):
-    """First frame of a broker."""
+    """First frame of a broker.
+
+    `trusts_for_s`: so many seconds after its last proof of freshness the broker may still decide by the policy it has.
+    """
 
     protocol: int
     broker_id: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_BROKER_ID_CHARACTERS)]
+    trusts_for_s: Annotated[float, msgspec.Meta(gt=0, le=MAX_TRUSTS_FOR_S)]
 
 
 class Ask(_Message, frozen=True, array_like=True, tag="ask"):

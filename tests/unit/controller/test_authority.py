@@ -41,7 +41,7 @@ class ImmediateLog:
 def build() -> tuple[PolicyAuthority, State, BrokerTable]:
     state, numbers = State(), itertools.count()
     replica = Replica(state)
-    brokers = BrokerTable(clock=trio.current_time, stale_after_s=3.0)
+    brokers = BrokerTable(clock=trio.current_time)
     replica.on_change(brokers.push)
     authority = PolicyAuthority(
         state=state,
@@ -109,7 +109,7 @@ async def test_change_waits_for_brokers_and_names_laggards(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     authority, _, brokers = build()
-    brokers.join(BrokerSession("b1", "peer", trio.CancelScope()))
+    brokers.join(BrokerSession("b1", "peer", trio.CancelScope(), trusts_for_s=3.0))
     began = trio.current_time()
     change = await authority.add_rule(DRAFT, by="admin")
     assert change.laggards == ("b1",)
@@ -120,7 +120,7 @@ async def test_change_that_changed_nothing_does_not_wait(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     authority, _, brokers = build()
-    brokers.join(BrokerSession("b1", "peer", trio.CancelScope()))
+    brokers.join(BrokerSession("b1", "peer", trio.CancelScope(), trusts_for_s=3.0))
     began = trio.current_time()
     change = await authority.delete_rule("nobody", by="admin")
     assert (change.result.verdict, change.laggards) == (Verdict.NOT_FOUND, ())

@@ -15,11 +15,11 @@ from controller.wire import Policy
 
 
 def table() -> BrokerTable:
-    return BrokerTable(clock=trio.current_time, stale_after_s=3.0)
+    return BrokerTable(clock=trio.current_time)
 
 
 def joined(brokers: BrokerTable, name: str = "b1", epoch: int = -1) -> BrokerSession:
-    session = BrokerSession(name, "127.0.0.1:1", trio.CancelScope())
+    session = BrokerSession(name, "127.0.0.1:1", trio.CancelScope(), trusts_for_s=3.0)
     brokers.join(session)
     if epoch >= 0:
         brokers.note_applied(session, epoch)

@@ -32,7 +32,7 @@ REQUEST = AccessRequest(
 @pytest.mark.parametrize(
     "message",
     [
-        Hello(protocol=1, broker_id="b1"),
+        Hello(protocol=1, broker_id="b1", trusts_for_s=3.0),
         Ask(number=7, questions=(wire.question_of(REQUEST),)),
         Applied(epoch=4, number=9),
     ],
@@ -58,9 +58,12 @@ def test_frames_of_the_controller_read_back(message: FromController) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        ["hello", 1, ""],
-        ["hello", 1, "x" * 65],
-        ["hello", "1", "b1"],
+        ["hello", 1, "", 3],
+        ["hello", 1, "x" * 65, 3],
+        ["hello", "1", "b1", 3],
+        ["hello", 1, "b1"],
+        ["hello", 1, "b1", 0],
+        ["hello", 1, "b1", 4000],
         ["ask", 1, [["s", "service", 4, "topic"]]],
         ["applied", 1.5, 1],
         ["heartbeat", 1, 1],

@@ -16,7 +16,7 @@ import trio
 
 from certs.errors import CertsError
 from certs.identity import PeerIdentity, read_identity
-from transport.addresses import join_address
+from transport.addresses import MAX_PORT, join_address
 from transport.errors import HandshakeFailed, ServerUnreachable, ServerUntrusted, first_leaf
 from transport.tls import TlsStream
 from transport.wire import Wire
@@ -55,6 +55,10 @@ async def connect_tls(
     if context.verify_mode is not ssl.CERT_REQUIRED:
         raise ValueError("the context must demand the server's certificate")
     address = join_address(host, port)
+    if not 0 < port <= MAX_PORT:
+        raise ServerUnreachable(
+            f"cannot connect to `{address}`: a port is a number from 1 to {MAX_PORT}"
+        )
     wire: Wire | None = None
     try:
         with trio.fail_after(deadline_s):
@@ -86,7 +90,7 @@ async def connect_tls(
 async def _connect(host: str, port: int, address: str) -> Wire:
     try:
         tcp = await trio.open_tcp_stream(host, port)
-    except (OSError, OverflowError, UnicodeError) as error:
+    except (OSError, UnicodeError) as error:
         raise ServerUnreachable(f"cannot connect to `{address}`: {_why(error)}") from error
     sock = socket.socket(fileno=tcp.socket.detach())
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -129,8 +133,6 @@ def _why(error: Exception) -> str:
         return "the name is unknown; check the address"
     if isinstance(cause, ConnectionRefusedError):
         return "nothing listens there; is the server running?"
-    if isinstance(cause, OverflowError):
-        return "a port is a number from 0 to 65535"
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror.lower()
     return str(cause)

@@ -22,3 +22,8 @@ def server_context(pki: TestPki) -> ssl.SSLContext:
 @pytest.fixture(scope="session")
 def client_context(pki: TestPki) -> ssl.SSLContext:
     return pki.client_context(pki.client("sensor"))
+
+
+@pytest.fixture(scope="session")
+def pki_client_without_alpn(pki: TestPki) -> ssl.SSLContext:
+    return pki.client_context(pki.client("plain"), alpn=())

@@ -34,6 +34,7 @@ def render(results: Results) -> str:
     if alone:
         lines += ["", "| measure | unit | of | value |", "|---|---|---|---|"]
         lines += [f"| {f.measure} | {f.unit} | {f.target} | {_value(f)} |" for f in alone]
+    lines += _summaries(results)
     lines += ["", *_regions(results), *_aims(results)]
     lines += [f"- failed: {failure}" for failure in results.failures]
     return "\n".join(lines) + "\n"
@@ -60,6 +61,18 @@ def _value(figure: Figure | None) -> str:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}" if value < 10 else f"{value:.1f}"
+
+
+def _summaries(results: Results) -> list[str]:
+    if not results.summaries:
+        return []
+    rows = [
+        f"| {s.name} | {_number(s.median_ns)} | {_number(s.p10_ns)} | {_number(s.p90_ns)} "
+        f"| {s.samples} x {s.operations} | {s.timed} |"
+        for s in results.summaries
+    ]
+    head = "| in the process | ns | p10 | p90 | samples x operations | timed |"
+    return ["", head, "|---|---|---|---|---|---|", *rows]
 
 
 def _regions(results: Results) -> list[str]:

@@ -35,6 +35,28 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
         return statistics.median(self.samples)
 
 
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """A measure taken in the process itself, already reduced; nanoseconds of one operation.
+
+    Attributes:
+        name: what.
+        timed: what lies between the two readings of the clock.
+        operations: in one sample.
+        samples: how many.
+        median_ns: of the samples.
+        p10_ns: their tenth percentile.
+        p90_ns: their ninetieth.
+    """
+
+    name: str
+    timed: str
+    operations: int
+    samples: int
+    median_ns: float
+    p10_ns: float
+    p90_ns: float
+
+
 class Results(msgspec.Struct, frozen=True, kw_only=True):
     """One run of the benchmarks."""
 
@@ -44,6 +66,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
     settings: dict[str, str]
     figures: tuple[Figure, ...]
+    summaries: tuple[Summary, ...]
     load_after: float
     failures: tuple[str, ...] = ()
 

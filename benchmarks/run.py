@@ -86,6 +86,7 @@ def _results(machine: Machine, suite: Suite, versions: dict[str, str], rounds: i
         versions=versions,
         settings={"sample seconds": f"{SAMPLE_S:g}", "protocol": "MQTT 5.0 unless named"},
         figures=tuple(suite.figures),
+        summaries=tuple(suite.summaries),
         load_after=round(os.getloadavg()[0], 2),
         failures=tuple(suite.failures),
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from benchmarks.machine import BenchmarkError
-from benchmarks.results import Figure, percentile
+from benchmarks.results import Figure, Summary, percentile
 from benchmarks.sampling import (
     Throughput,
     blocks_for,
@@ -52,6 +52,7 @@ class Suite:
 
     def __init__(self, targets: Sequence[Target], *, rounds: int) -> None:
         self.figures: list[Figure] = []
+        self.summaries: list[Summary] = []
         self.failures: list[str] = []
         self._targets = targets
         self._rounds = rounds
@@ -115,13 +116,18 @@ class Suite:
 
         self._in_turns("kernel requests", sample)
         if rates:
-            name = "kernel requests"
-            self._add(name, "stockade", "requests/s", "higher", KERNEL_REGION, tuple(rates))
-            for label, share in (("p50", 0.5), ("p99", 0.99)):
-                values = tuple(percentile(calls, share) / 1e3 for calls in lone)
-                self._add(
-                    f"lone kernel call {label}", "stockade", "us", "lower", LONE_REGION, values
-                )
+            requests = Figure(
+                measure="kernel requests",
+                target="stockade",
+                unit="requests/s",
+                better="higher",
+                region=KERNEL_REGION,
+                samples=tuple(rates),
+            )
+            self.figures += [
+                requests,
+                *_latencies("lone kernel call", "stockade", LONE_REGION, lone),
+            ]
 
     def ceiling(self, login: Login, server: tuple[str, str]) -> None:
         """What the generator can do without a broker: it must be far above every broker's figure."""
@@ -140,15 +146,17 @@ class Suite:
             self.figures.append(ceiling)
 
     def in_process(self, module: str) -> None:
-        """Figures of a benchmark that needs no broker: `module.measure() -> Iterable[Figure]`."""
+        """A benchmark that needs no broker: `module.measure()` gives `Figure`s, or what `Summary` can be read from."""
         if importlib.util.find_spec(module) is None:
             self.failures.append(f"`{module}` is not there")
             return
+        _progress(f"{module}.measure()")
         try:
-            measure = importlib.import_module(module).measure
-            self.figures += msgspec.convert(
-                list(measure()), type=list[Figure], from_attributes=True
-            )
+            for each in importlib.import_module(module).measure():
+                if isinstance(each, Figure):
+                    self.figures.append(each)
+                else:
+                    self.summaries.append(msgspec.convert(each, Summary, from_attributes=True))
         except Exception as error:  # noqa: BLE001 - one broken benchmark must not cost the others
             self.failures.append(f"`{module}`: {type(error).__name__}: {error}")
 

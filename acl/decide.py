@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from acl.errors import RequestInvalid
 from acl.model import AccessRequest, Operation, Resource, ResourceKind
@@ -32,6 +32,9 @@ class Outcome(StrEnum):
 
     ALLOW = "allow"
     DENY = "deny"
+
+
+_ALLOW: Final = Outcome.ALLOW  # looking a member up costs more than comparing it
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ class Decision:
     @property
     def allowed(self) -> bool:
         """Whether the outcome is allow, and nothing else."""
-        return self.outcome is Outcome.ALLOW
+        return self.outcome is _ALLOW
 
 
 def decide(rules: RuleSet, request: AccessRequest) -> Decision:

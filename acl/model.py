@@ -88,6 +88,9 @@ class ResourceKind(StrEnum):
     AUDIT = "audit"
 
 
+_KIND_TEXTS: Final = {kind: kind.value for kind in ResourceKind}  # `.value` costs a Python call
+
+
 class Effect(StrEnum):
     """What a rule does to the requests it matches."""
 
@@ -166,19 +169,20 @@ class Resource:
         count = len(self.segments)
         if not 0 < count <= MAX_RESOURCE_SEGMENTS:
             raise NameInvalid(f"a resource has 1 to {MAX_RESOURCE_SEGMENTS} segments, not {count}")
+        whole = "/".join(self.segments)
         try:
-            length = sum(len(segment.encode()) for segment in self.segments) + count - 1
+            length = len(whole.encode())
         except UnicodeEncodeError:
             raise NameInvalid("a resource's name holds half a surrogate pair") from None
         if length > MAX_RESOURCE_BYTES:
             raise NameInvalid(f"a resource's name has {length} bytes, at most {MAX_RESOURCE_BYTES}")
-        if any("\0" in segment for segment in self.segments):
+        if "\0" in whole:
             raise NameInvalid("a resource's name holds U+0000, which MQTT 1.5.4 forbids")
 
     @property
     def path(self) -> tuple[str, ...]:
         """The kind's text and the segments: what patterns are matched against."""
-        return (self.kind.value, *self.segments)
+        return (_KIND_TEXTS[self.kind], *self.segments)
 
     @property
     def text(self) -> str:
@@ -188,7 +192,8 @@ class Resource:
     @property
     def is_filter(self) -> bool:
         """Whether this stands for all topics of an MQTT filter rather than for one thing."""
-        return self.kind is ResourceKind.TOPIC and ("+" in self.segments or "#" in self.segments)
+        segments = self.segments
+        return ("#" in segments or "+" in segments) and self.kind is ResourceKind.TOPIC
 
     @classmethod
     def parse(cls, text: str) -> Resource:
@@ -236,7 +241,7 @@ class AccessRequest:
     resource: Resource
 
     def __post_init__(self) -> None:
-        if int(self.operation) not in _SINGLE_BITS:
+        if self.operation not in _SINGLE_BITS:
             raise RequestInvalid(
                 f"a request asks for one operation, not `{text_of(self.operation)}`"
             )

@@ -92,7 +92,12 @@ class Pattern:
             if owner is None:
                 return False
             segments = tuple(segment.bind(owner) for segment in segments)
-        return all(segment.matches(text) for segment, text in zip(segments, path, strict=False))
+        for segment, text in zip(segments, path, strict=False):
+            parts = segment.parts
+            # a literal is compared here, which saves the call for most segments
+            if parts[0] != text if len(parts) == 1 else not segment.matches(text):
+                return False
+        return True
 
     @property
     def _writes_dollar(self) -> bool:

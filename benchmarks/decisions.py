@@ -31,6 +31,9 @@ TOPICS = 1000
 REPEATS = 5
 """Passes over all topics in a sample, where a second pass is like the first."""
 
+ROOM = 1_000_000
+"""Entries of L2: more than all rounds put there, so that what should hit does."""
+
 FEW_RULES, MANY_RULES = 100, 100_000
 REFERENCE = "dict.get (reference)"
 SENSOR = Principal("sensor")
@@ -204,69 +207,100 @@ def _reference(topics: list[bytes]) -> Case:
     )
 
 
-def _cached_cases(topics: list[bytes]) -> Iterator[Case]:
-    authorizer, connection = trio.run(_warm, topics)
+class _Warm:
+    """An authorizer whose L1 and L2 hold every topic, and what is done with it."""
 
-    def inline() -> None:
-        get = connection.writes.get
+    def __init__(self, topics: list[bytes]) -> None:
+        self.topics = topics
+        self._unknown: list[bytes] = []
+        self._turn = itertools.count()
+        self._authorizer, self._connection = trio.run(_warm, topics)
+        self.table = self._connection.table
+
+    def flush(self) -> None:
+        self._connection.flush()
+        known = (self.table.get((int(WRITE), topic), 1, time.monotonic) for topic in self.topics)
+        assert all(decision is not None for decision in known), "L2 lost a topic"
+
+    def fill(self) -> None:
+        self.flush()
+        self.check_once()
+
+    def inline(self) -> None:
+        get = self._connection.writes.get
+        topics = self.topics
         for _ in range(10 * REPEATS):
             for topic in topics:
                 get(topic)
 
-    def check() -> None:
-        ask = authorizer.check
+    def check(self) -> None:
         for _ in range(REPEATS):
-            for topic in topics:
-                ask(connection, WRITE, topic)
+            self.check_once()
 
-    def check_once() -> None:
-        ask = authorizer.check
-        for topic in topics:
-            ask(connection, WRITE, topic)
+    def check_once(self) -> None:
+        check, connection = self._authorizer.check, self._connection
+        for topic in self.topics:
+            check(connection, WRITE, topic)
 
-    unknown: list[bytes] = []
-    serial = itertools.count()
+    def invent_topics(self) -> None:
+        turn = next(self._turn)
+        self._unknown = [b"never/granted-%d/%d" % (turn, number) for number in range(TOPICS)]
 
-    def new_topics() -> None:
-        turn = next(serial)
-        unknown[:] = [b"never/granted-%d/%d" % (turn, number) for number in range(TOPICS)]
+    def rule_out(self) -> None:
+        check, connection = self._authorizer.check, self._connection
+        for topic in self._unknown:
+            check(connection, WRITE, topic)
 
-    def rule_out() -> None:
-        ask = authorizer.check
-        for topic in unknown:
-            ask(connection, WRITE, topic)
 
-    def fill_again() -> None:
-        connection.flush()
-        check_once()
-
+def _cached_cases(topics: list[bytes]) -> Iterator[Case]:
+    warm = _Warm(topics)
     yield Case(
         name="L1, inline",
         timed="connection.writes.get(topic)",
         operations=10 * REPEATS * TOPICS,
-        prepare=fill_again,
-        run=inline,
+        prepare=warm.fill,
+        run=warm.inline,
     )
     yield Case(
         name="L1, authorizer.check",
         timed="check() of a topic that L1 holds",
         operations=REPEATS * TOPICS,
-        prepare=fill_again,
-        run=check,
+        prepare=warm.fill,
+        run=warm.check,
     )
     yield Case(
         name="L1 miss, L2 hit, L1 fill",
         timed="check() of a topic that L2 holds, after a flush of L1",
         operations=TOPICS,
-        prepare=connection.flush,
-        run=check_once,
+        prepare=warm.flush,
+        run=warm.check_once,
     )
     yield Case(
         name="L1 and L2 miss, L3 negative, both filled",
         timed="check() of a topic never asked for and never granted",
         operations=TOPICS,
-        prepare=new_topics,
-        run=rule_out,
+        prepare=warm.invent_topics,
+        run=warm.rule_out,
+    )
+    yield _table_case(warm)
+
+
+def _table_case(warm: _Warm) -> Case:
+    warm.fill()
+    table = warm.table
+    questions = [(int(WRITE), topic) for topic in warm.topics]
+
+    def run() -> None:
+        get, serial = table.get, 1
+        for _ in range(REPEATS):
+            for question in questions:
+                get(question, serial, time.monotonic)
+
+    return Case(
+        name="L2 alone, hit",
+        timed="table.get(question) of 1,000 ready questions",
+        operations=REPEATS * len(questions),
+        run=run,
     )
 
 
@@ -276,7 +310,9 @@ async def _warm(topics: list[bytes]) -> tuple[Authorizer, ConnectionCache]:
     ids = itertools.count()
     authorizer = Authorizer(
         LocalAuthority(rules),
-        limits=CacheLimits(l1_entries=4 * TOPICS, l2_entries_per_principal=64 * TOPICS),
+        limits=CacheLimits(
+            l1_entries=4 * TOPICS, l2_entries_per_principal=ROOM, l2_bytes_per_shard=ROOM * 1024
+        ),
         clock=time.monotonic,
         new_id=lambda: f"d-{next(ids):012x}",
     )

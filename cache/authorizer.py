@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from cache.limits import CacheLimits
 
 _KERNEL_LEVEL: Final = b"kernel/"
+_PUBLISH: Final = Operation.WRITE  # looking a member up costs more than comparing it
 _WRITE: Final = int(Operation.WRITE)
 _READ: Final = int(Operation.READ)
 _NO_POLICY: Final = "no policy was applied yet"
@@ -56,7 +57,7 @@ def request_for(principal: Principal, operation: Operation, topic: bytes) -> Acc
         name = topic.decode()
     except UnicodeDecodeError:
         raise NameInvalid("a topic is not UTF-8") from None
-    if operation is Operation.WRITE and topic.startswith(_KERNEL_LEVEL):
+    if operation is _PUBLISH and topic.startswith(_KERNEL_LEVEL):
         kernel = name[len(_KERNEL_LEVEL) :]
         if kernel and "/" not in kernel:
             return AccessRequest(principal, Operation.EXECUTE, Resource.kernel(kernel))
@@ -212,7 +213,17 @@ class Authorizer:
         Returns:
             The decision, or None when the authority must be asked (`authorize`).
         """
-        decision = connection.get(operation, topic)
+        decision = (connection.writes if operation is _PUBLISH else connection.reads).get(topic)
+        if decision is None:
+            return self._check_further(connection, operation, topic)
+        self.stats.count_l1(decision)
+        return decision
+
+    def _check_further(
+        self, connection: ConnectionCache, operation: Operation, topic: bytes
+    ) -> Decision | None:
+        """Do the same for what is not among the young of L1."""
+        decision = connection.recall(operation, topic)
         if decision is not None:
             self.stats.count_l1(decision)
             return decision
@@ -220,7 +231,7 @@ class Authorizer:
         if decision is not None:
             self.stats.local_deny += 1
         else:
-            question = (_WRITE if operation is Operation.WRITE else _READ, topic)
+            question = (_WRITE if operation is _PUBLISH else _READ, topic)
             decision = self._recall(connection, question)
             if decision is None:
                 decision = self._rule_out(connection, operation, topic, question)
@@ -239,9 +250,8 @@ class Authorizer:
         return self._negative(connection, request, question)
 
     def _recall(self, connection: ConnectionCache, question: Question) -> Decision | None:
-        """L2."""
-        table = self._table(connection)
-        decision = table.get(question, serial=self._serial, clock=self._clock)
+        """L2; the table of a principal that was evicted from it is empty."""
+        decision = connection.table.get(question, self._serial, self._clock)
         if decision is not None:
             self.stats.count_l2(decision)
         return decision
@@ -283,7 +293,7 @@ class Authorizer:
         decision = self.check(connection, operation, topic)
         if decision is not None:
             return decision
-        question = (_WRITE if operation is Operation.WRITE else _READ, topic)
+        question = (_WRITE if operation is _PUBLISH else _READ, topic)
         request = request_for(connection.principal, operation, topic)
         decision, keep = await self._ask(connection, request, question)
         if keep:

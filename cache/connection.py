@@ -11,7 +11,7 @@ Rules of this file:
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from acl.model import Operation
 from cache.generations import Generations
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from cache.decisions import PrincipalTable
     from cache.limits import CacheLimits
     from cache.stats import CacheStats
+
+
+_PUBLISH: Final = Operation.WRITE  # looking a member up costs more than comparing it
+_FOREVER: Final = math.inf
 
 
 class ConnectionCache:
@@ -68,20 +72,18 @@ class ConnectionCache:
         self.writes: dict[bytes, Decision] = self._writes.young
         self.reads: dict[bytes, Decision] = self._reads.young
 
-    def get(self, operation: Operation, topic: bytes) -> Decision | None:
-        """Return the kept decision; what is about to be forgotten is kept anew."""
-        generations = self._writes if operation is Operation.WRITE else self._reads
-        decision = generations.young.get(topic)
-        if decision is None:
-            decision = generations.get(topic)
-            if decision is not None:
-                generations.put(topic, decision, len(topic))
+    def recall(self, operation: Operation, topic: bytes) -> Decision | None:
+        """Return what is neither in `writes` nor in `reads` but not forgotten yet, and keep it anew."""
+        generations = self._writes if operation is _PUBLISH else self._reads
+        decision = generations.get_old(topic)
+        if decision is not None:
+            generations.put(topic, decision, len(topic))
         return decision
 
     def put(self, operation: Operation, topic: bytes, decision: Decision) -> None:
         """Keep a decision of the applied policy, if only a policy change can end it."""
-        if decision.valid_until == math.inf:
-            generations = self._writes if operation is Operation.WRITE else self._reads
+        if decision.valid_until == _FOREVER:
+            generations = self._writes if operation is _PUBLISH else self._reads
             generations.put(topic, decision, len(topic))
 
     def count_hits(self, messages: int, *, allowed: bool = True) -> None:

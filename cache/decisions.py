@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cache.generations import Generations
 from cache.limits import ENTRY_OVERHEAD_BYTES, L2_SHARDS
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from cache.negative import ProbePlan
 
     Question = tuple[int, bytes | Resource]  # operation bit, and the topic's bytes or the resource
+
+
+_FOREVER: Final = math.inf
 
 
 class _Budget:
@@ -54,6 +57,7 @@ class PrincipalTable:
         "_counted",
         "_decisions",
         "_serial",
+        "_young",
         "evicted",
         "plan",
         "plan_serial",
@@ -72,10 +76,9 @@ class PrincipalTable:
             max_entries=limits.l2_entries_per_principal,
             max_weight=limits.l2_bytes_per_shard // 2,
         )
+        self._young = self._decisions.young
 
-    def get(
-        self, question: Question, *, serial: int, clock: Callable[[], float]
-    ) -> Decision | None:
+    def get(self, question: Question, serial: int, clock: Callable[[], float]) -> Decision | None:
         """Return the kept decision, if it was kept under this policy and is still valid.
 
         Args:
@@ -86,14 +89,15 @@ class PrincipalTable:
         if self._serial != serial:
             self._start(serial)
             return None
-        decision = self._decisions.get(question)
+        decision = self._young.get(question)
         if decision is None:
-            return None
-        if _is_over(decision, clock):
+            decision = self._decisions.get_old(question)
+            if decision is None:
+                return None
+            self._keep(question, decision)
+        if decision.valid_until != _FOREVER and decision.valid_until <= clock():
             self._decisions.drop(question)
             return None
-        if not self._decisions.is_young(question):
-            self._keep(question, decision)
         return decision
 
     def put(self, question: Question, decision: Decision, *, serial: int) -> None:
@@ -130,10 +134,6 @@ class PrincipalTable:
 
     def __len__(self) -> int:
         return len(self._decisions)
-
-
-def _is_over(decision: Decision, clock: Callable[[], float]) -> bool:
-    return decision.valid_until != math.inf and decision.valid_until <= clock()
 
 
 def _weight(question: Question) -> int:

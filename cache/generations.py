@@ -39,13 +39,13 @@ class Generations(Generic[K, V]):
         self._half_weight = max_weight // 2
 
     def get(self, key: K) -> V | None:
-        """Return the value of `key`; look into `young` first for speed, this looks into both."""
+        """Return the value of `key`, from either generation."""
         value = self.young.get(key)
         return self._old.get(key) if value is None else value
 
-    def is_young(self, key: K) -> bool:
-        """Whether a turn would keep `key`."""
-        return key in self.young
+    def get_old(self, key: K) -> V | None:
+        """Return the value of a `key` that is not young; the next turn forgets it unless it is put again."""
+        return self._old.get(key)
 
     def put(self, key: K, value: V, weight: int) -> None:
         """Keep `value`, as young as can be, unless it alone is too heavy."""

@@ -17,7 +17,7 @@ A principal pattern that uses too many shapes is coarsened, and a request that w
 MAX_PROBES lookups is answered "maybe"; so a request of something never granted passes with at most
 MAX_PROBES times ERROR_RATE_PER_PROBE, 1 %, however rules are written.
 
-pybloom_live gives geometry and storage; its public hash is replaced (docs/adr/0003-negative-filter.md).
+pybloom_live gives geometry and storage; its public hash is replaced (docs/adr/0005-negative-filter.md).
 """
 
 from __future__ import annotations

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from acl.decide import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from acl.decide import Decision
+
+
+_ALLOW: Final = (
+    Outcome.ALLOW
+)  # compared directly: `allowed` and the member's lookup cost a call each
 
 
 class Level(StrEnum):
@@ -82,21 +89,21 @@ class CacheStats:
 
     def count_l1(self, decision: Decision, messages: int = 1) -> None:
         """Count messages answered by L1."""
-        if decision.allowed:
+        if decision.outcome is _ALLOW:
             self.l1_allow += messages
         else:
             self.l1_deny += messages
 
     def count_l2(self, decision: Decision) -> None:
         """Count one question answered by L2."""
-        if decision.allowed:
+        if decision.outcome is _ALLOW:
             self.l2_allow += 1
         else:
             self.l2_deny += 1
 
     def count_authority(self, decision: Decision) -> None:
         """Count one question answered by the authority."""
-        if decision.allowed:
+        if decision.outcome is _ALLOW:
             self.authority_allow += 1
         else:
             self.authority_deny += 1

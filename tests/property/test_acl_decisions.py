@@ -10,7 +10,7 @@ from acl.rules import AclRule, RuleSet
 from tests.property.acl_strategies import oracle_allows, requests, rule_lists, rules
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(rule_lists, st.lists(requests(), min_size=1, max_size=10))
 def test_indexed_decision_equals_trying_every_rule(
     rule_list: list[AclRule], questions: list[AccessRequest]
@@ -22,6 +22,7 @@ def test_indexed_decision_equals_trying_every_rule(
         assert not decision.reason.startswith("error")
 
 
+@settings(deadline=None)
 @given(rule_lists, requests())
 def test_named_rule_is_the_first_in_the_order_of_the_grammar(
     rule_list: list[AclRule], request: AccessRequest
@@ -42,6 +43,7 @@ def test_named_rule_is_the_first_in_the_order_of_the_grammar(
     assert decision.rule_id == (min(winners, key=order).id if winners else None)
 
 
+@settings(deadline=None)
 @given(rule_lists, st.randoms(use_true_random=False), requests())
 def test_decision_depends_on_the_rules_and_not_on_their_order(
     rule_list: list[AclRule], random: object, request: AccessRequest
@@ -51,6 +53,7 @@ def test_decision_depends_on_the_rules_and_not_on_their_order(
     assert decide(RuleSet(rule_list), request) == decide(RuleSet(shuffled), request)
 
 
+@settings(deadline=None)
 @given(rule_lists, rules("new"), st.lists(requests(), max_size=10))
 def test_adding_a_deny_rule_never_allows_more(
     rule_list: list[AclRule], added: AclRule, questions: list[AccessRequest]
@@ -64,6 +67,7 @@ def test_adding_a_deny_rule_never_allows_more(
             assert decide(after, request).allowed
 
 
+@settings(deadline=None)
 @given(rule_lists, rules("gone"), requests())
 def test_adding_and_removing_a_rule_leaves_no_trace(
     rule_list: list[AclRule], rule: AclRule, request: AccessRequest
@@ -111,8 +115,10 @@ class RuleSetMachine(RuleBasedStateMachine):
 
 
 TestRuleSetMachine = RuleSetMachine.TestCase
+TestRuleSetMachine.settings = settings(deadline=None, max_examples=50)
 
 
+@settings(deadline=None)
 @given(rule_lists, st.data())
 def test_subscription_is_granted_when_a_delivery_inside_it_is(
     rule_list: list[AclRule], data: st.DataObject

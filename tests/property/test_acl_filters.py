@@ -33,7 +33,7 @@ def filters(draw: st.DrawFn) -> tuple[str, ...]:
     return (*body, *tail)
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(patterns(), filters())
 @example("topic.**", ("#",))
 @example("topic.a.**", ("a", "#"))

@@ -14,7 +14,7 @@ from tests.property.acl_strategies import requests, rule_lists
 HASHERS = [None, blake2_hasher(b"k" * 16)]
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(rule_lists, st.lists(requests(), min_size=1, max_size=20), st.sampled_from(HASHERS))
 def test_negative_filter_never_rules_out_what_is_allowed(
     rule_list: list[AclRule], questions: list[AccessRequest], hasher: object
@@ -93,6 +93,7 @@ def a_question(generator: random.Random) -> AccessRequest:
     return AccessRequest(Principal(generator.choice(NAMES)), Operation.READ, resource)
 
 
+@settings(deadline=None)
 @given(rule_lists, st.lists(requests(), min_size=1, max_size=10))
 def test_negative_filter_grown_one_by_one_answers_as_one_built_at_once(
     rule_list: list[AclRule], questions: list[AccessRequest]

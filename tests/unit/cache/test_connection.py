@@ -27,8 +27,6 @@ def test_connection_tables_are_plain_dicts_by_operation() -> None:
     connection.put(READ, b"a", DENY)
     assert connection.writes == {b"a": ALLOW}
     assert connection.reads == {b"a": DENY}
-    assert connection.get(WRITE, b"a") is ALLOW
-    assert connection.get(READ, b"a") is DENY
     assert len(connection) == 2
     assert connection.principal == SENSOR
 
@@ -50,7 +48,7 @@ def test_connection_flush_empties_the_same_dicts() -> None:
 def test_connection_keeps_no_decision_that_ends_by_itself() -> None:
     connection, _, _ = a_connection()
     connection.put(WRITE, b"a", Decision(Outcome.ALLOW, "r", "", 1, valid_until=1e12))
-    assert connection.get(WRITE, b"a") is None
+    assert len(connection) == 0
 
 
 def test_connection_tables_are_bounded_in_number_and_bytes() -> None:
@@ -59,7 +57,7 @@ def test_connection_tables_are_bounded_in_number_and_bytes() -> None:
         connection.put(WRITE, b"%060d" % number, DENY)
         assert len(connection) <= 100
     connection.put(WRITE, b"x" * 5001, DENY)
-    assert connection.get(WRITE, b"x" * 5001) is None
+    assert b"x" * 5001 not in connection.writes
     assert connection._writes.weight <= 10_000
 
 
@@ -68,8 +66,12 @@ def test_connection_finds_what_is_about_to_be_forgotten() -> None:
     for name in (b"a", b"b", b"c"):
         connection.put(WRITE, name, ALLOW)
     assert b"a" not in connection.writes
-    assert connection.get(WRITE, b"a") is ALLOW
+    assert connection.recall(READ, b"a") is None
+    assert connection.recall(WRITE, b"a") is ALLOW
     assert b"a" in connection.writes
+    connection.put(WRITE, b"d", ALLOW)
+    connection.flush()
+    assert connection.recall(WRITE, b"b") is None
 
 
 def test_connection_closed_holds_nothing_for_good() -> None:

@@ -17,10 +17,10 @@ def test_table_returns_what_was_kept_under_the_same_policy_only() -> None:
     store = DecisionStore(CacheLimits())
     table = store.table(SENSOR)
     store.put(table, (2, b"a"), ALLOW, serial=1)
-    assert table.get((2, b"a"), serial=1, clock=no_clock) is ALLOW
-    assert table.get((4, b"a"), serial=1, clock=no_clock) is None
-    assert table.get((2, b"a"), serial=2, clock=no_clock) is None
-    assert table.get((2, b"a"), serial=1, clock=no_clock) is None
+    assert table.get((2, b"a"), 1, no_clock) is ALLOW
+    assert table.get((4, b"a"), 1, no_clock) is None
+    assert table.get((2, b"a"), 2, no_clock) is None
+    assert table.get((2, b"a"), 1, no_clock) is None
     assert len(table) == 0
 
 
@@ -31,11 +31,11 @@ def test_table_forgets_a_decision_that_ended() -> None:
     ending = Decision(Outcome.ALLOW, "r", "", 1, valid_until=20.0)
     store.put(table, (2, Resource.topic("a")), ending, serial=1)
     question = (2, Resource.topic("a"))
-    assert table.get(question, serial=1, clock=lambda: now) is ending
+    assert table.get(question, 1, lambda: now) is ending
     now = 20.0
-    assert table.get(question, serial=1, clock=lambda: now) is None
+    assert table.get(question, 1, lambda: now) is None
     now = 10.0
-    assert table.get(question, serial=1, clock=lambda: now) is None
+    assert table.get(question, 1, lambda: now) is None
 
 
 def test_store_gives_a_principal_one_table() -> None:
@@ -71,7 +71,7 @@ def test_store_client_that_asks_about_everything_pushes_out_only_itself() -> Non
     store.put(store.table(quiet), (2, b"mine"), ALLOW, serial=1)
     for number in range(5000):
         store.put(store.table(noisy), (2, b"%d" % number), ALLOW, serial=1)
-    assert store.table(quiet).get((2, b"mine"), serial=1, clock=no_clock) is ALLOW
+    assert store.table(quiet).get((2, b"mine"), 1, no_clock) is ALLOW
 
 
 def test_store_table_that_was_evicted_keeps_nothing_any_more() -> None:
@@ -79,7 +79,7 @@ def test_store_table_that_was_evicted_keeps_nothing_any_more() -> None:
     tables = [store.table(Principal(f"p{n}")) for n in range(100)]
     evicted = next(table for table in tables if table.evicted)
     store.put(evicted, (2, b"a"), ALLOW, serial=1)
-    assert evicted.get((2, b"a"), serial=1, clock=no_clock) is None
+    assert evicted.get((2, b"a"), 1, no_clock) is None
     assert evicted.weight == 0
 
 
@@ -88,6 +88,6 @@ def test_table_entry_asked_for_again_stays() -> None:
     table = store.table(SENSOR)
     for number in range(100):
         store.put(table, (2, b"%d" % number), ALLOW, serial=1)
-        table.get((2, b"0"), serial=1, clock=no_clock)
-    assert table.get((2, b"0"), serial=1, clock=no_clock) is ALLOW
-    assert table.get((2, b"1"), serial=1, clock=no_clock) is None
+        table.get((2, b"0"), 1, no_clock)
+    assert table.get((2, b"0"), 1, no_clock) is ALLOW
+    assert table.get((2, b"1"), 1, no_clock) is None

@@ -50,7 +50,8 @@ def test_generations_drop_one_entry_from_both() -> None:
     table = a_table(4)
     for key in "abc":
         table.put(key, 1, 1)
-    assert not table.is_young("a")
+    assert "a" not in table.young
+    assert table.get_old("a") == 1
     table.drop("a")
     table.drop("c")
     assert [table.get(key) for key in "abc"] == [None, 1, None]
@@ -71,3 +72,13 @@ def test_generations_replace_without_counting_twice() -> None:
         table.put("a", number, 30)
     assert table.get("a") == 49
     assert table.weight == 30
+
+
+def test_generations_clear_forgets_both() -> None:
+    table = a_table(4)
+    for key in "abc":
+        table.put(key, 1, 1)
+    table.clear()
+    assert [table.get(key) for key in "abc"] == [None, None, None]
+    assert len(table) == 0
+    assert table.weight == 0

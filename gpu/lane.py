@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from enum import Enum, StrEnum, auto
+from dataclasses import replace
+from enum import Enum, auto
 from typing import Final, NoReturn, assert_never
 
 import trio
@@ -24,58 +24,16 @@ from gpu.arena import Arena, ArenaLayout
 from gpu.batches import Batches, Done, Payloads, Segment, Slot, Ticket
 from gpu.bundle import KernelBundle
 from gpu.errors import FaultCode, KernelBusy, KernelFault, KernelNotReady, WorkerBroken
+from gpu.events import BatchDone, EventKind, KernelEvent
 from gpu.limits import PoolLimits
 from gpu.messages import FailureCode, Report, ReportKind
 from gpu.plan import WorkerPlan
 from gpu.process import Ending, WorkerProcess
 from gpu.stats import KernelStats
 
+__all__ = ["DEPTH", "BatchDone", "EventKind", "KernelEvent", "Lane"]
+
 DEPTH: Final = 2  # batches at the worker: one running, one that it starts without asking
-
-
-class EventKind(StrEnum):
-    """What happened to a kernel."""
-
-    READY = "ready"
-    NOT_READY = "not_ready"
-    FAULT = "fault"
-    CALLBACK_FAILED = "callback_failed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KernelEvent:
-    """Something an operator may want to know.
-
-    Args:
-        kind: what happened.
-        kernel: to which kernel.
-        reason: one line, or a compiler's lines.
-        printed: what the worker printed, cut; may hold what the kernel's author chose to print.
-        retry_s: seconds until the next attempt; None: no attempt will be made, or none is needed.
-    """
-
-    kind: EventKind
-    kernel: str
-    reason: str
-    printed: str = ""
-    retry_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchDone:
-    """A batch that succeeded.
-
-    Args:
-        kernel: the kernel's name.
-        records: its size.
-        kernel_seconds: seconds the device spent on it, transfers included.
-        total_seconds: seconds from its first row to its results.
-    """
-
-    kernel: str
-    records: int
-    kernel_seconds: float
-    total_seconds: float
 
 
 class _Retry(Enum):
@@ -103,6 +61,7 @@ class Lane:
         limits: bounds.
         on_event: told what happens; must not raise.
         on_batch: told about every batch that succeeded; must not raise.
+        spawn: starts a worker.
     """
 
     def __init__(
@@ -113,6 +72,7 @@ class Lane:
         limits: PoolLimits,
         on_event: Callable[[KernelEvent], None],
         on_batch: Callable[[BatchDone], None],
+        spawn: Callable[[WorkerPlan, Arena], WorkerProcess] = WorkerProcess.spawn,
     ) -> None:
         self.bundle = bundle
         self.stats = KernelStats()
@@ -121,6 +81,7 @@ class Lane:
         self._limits = limits
         self._on_event = on_event
         self._on_batch = on_batch
+        self._spawn = spawn
         self._new_queue()
         self._process: WorkerProcess | None = None  # only while it is ready
         self._wait: trio.CancelScope | None = (
@@ -322,7 +283,7 @@ class Lane:
 
     async def _live(self) -> tuple[_LifeOver, Ending]:
         try:
-            process = WorkerProcess.spawn(self._plan, self._arena)
+            process = self._spawn(self._plan, self._arena)
         except OSError as error:
             reason = f"no worker can be started: {error.strerror}"
             return _LifeOver(FaultCode.WORKER_DIED, reason), Ending(how="it never began")

@@ -20,7 +20,8 @@ from typing_extensions import override
 from gpu.batches import Done, Payloads
 from gpu.bundle import KernelBundle
 from gpu.errors import PayloadRefused, UnknownKernel
-from gpu.lane import BatchDone, KernelEvent, Lane
+from gpu.events import BatchDone, KernelEvent
+from gpu.lane import Lane
 from gpu.limits import PoolLimits
 from gpu.plan import Backend, WorkerPlan, abi_check
 from gpu.stats import KernelStats

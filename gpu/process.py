@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -26,6 +27,7 @@ from gpu.errors import WorkerBroken
 from gpu.messages import REPORT_BYTES, Order, Report, read_report
 from gpu.plan import WorkerPlan
 
+WORKER_PROGRAM: Final = ("-P", "-s", "-m", "gpu.worker")
 LOG_BYTES: Final = 16 * 1024  # of what a worker prints; sealed, so that it cannot grow
 LOG_TAIL_CHARS: Final = 500  # of it in a message
 GRACE_SECONDS: Final = 0.1  # after it closed its socket; a worker has nothing left to do then
@@ -64,8 +66,15 @@ class WorkerProcess:
         return f"WorkerProcess(pid {self._process.pid}, status {self._process.returncode})"
 
     @classmethod
-    def spawn(cls, plan: WorkerPlan, arena: Arena) -> Self:
+    def spawn(
+        cls, plan: WorkerPlan, arena: Arena, *, program: Sequence[str] = WORKER_PROGRAM
+    ) -> Self:
         """Start a worker; blocks for 1-2 ms.
+
+        Args:
+            plan: what it is told.
+            arena: the memory it shares.
+            program: the interpreter's arguments before the three descriptors.
 
         Raises:
             OSError: the system has no room for another process or descriptor.
@@ -81,7 +90,7 @@ class WorkerProcess:
             keep.callback(os.close, log)
             passed = (plan_fd, arena.descriptor, theirs.fileno())
             process = subprocess.Popen(  # noqa: S603  our own interpreter and module
-                [sys.executable, "-P", "-s", "-m", "gpu.worker", *map(str, passed)],
+                [sys.executable, *program, *map(str, passed)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -15,7 +15,7 @@ from gpu.host_compiler import NATIVE
 
 def main(arguments: list[str]) -> int:
     if "--version" in arguments:
-        print("nvcc of the simulated driver, release 13.0")
+        sys.stdout.write("nvcc of the simulated driver, release 13.0\n")
         return 0
     source = Path(arguments[-1])
     text = source.read_text()

@@ -8,6 +8,7 @@ the broker's metrics page.
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ from client.kernel import RecordShape
 
 if TYPE_CHECKING:
     import ssl
+    from contextlib import AbstractAsyncContextManager
 
     from cli.ready import ClientFiles, Ready
     from cli.samples import Windows
@@ -131,18 +133,16 @@ async def _act(ready: Ready, outcome: Outcome, messages: int, console: Console) 
             context=_context(ready.clients["viewer"]),
             client_id="viewer-demo",
         ) as viewer,
-        connect(
-            host=host,
-            port=int(port),
-            context=_context(ready.clients["sensor"]),
-            client_id="sensor-demo",
-            reply_prefix="results/sensor",
-        ) as sensor,
+        _connect_sensor(ready, "sensor-demo-1") as sensor,
+        # The same device once more: its questions are answered by the broker's L2, not the controller.
+        _connect_sensor(ready, "sensor-demo-2") as second,
         trio.open_nursery() as nursery,
     ):
+        kernel = _kernel_of(sensor)
+        await _wait_for_kernel(kernel)
         await viewer.subscribe("telemetry/#", "results/#")
         nursery.start_soon(_count_messages, viewer, outcome)
-        await _stream(sensor, outcome, messages, console)
+        await _stream((sensor, second), outcome, messages, console)
         for topic in REFUSED_TOPICS:
             await _try_forbidden(viewer, topic, outcome)
         outcome.figures = await scrape(ready)
@@ -155,11 +155,11 @@ async def _count_messages(viewer: Client, outcome: Outcome) -> None:
             outcome.seen_by_viewer += 1
 
 
-async def _stream(sensor: Client, outcome: Outcome, messages: int, console: Console) -> None:
+async def _stream(
+    sensors: tuple[Client, ...], outcome: Outcome, messages: int, console: Console
+) -> None:
     """Send windows until `messages` were answered or `MAX_STREAM_S` passed; compare every answer."""
-    record = RecordShape(dtype="float32", shape=(WINDOW,))
-    kernel = sensor.kernel("zscore", takes=record, gives=record, deadline_s=CALL_S)
-    await _wait_for_kernel(kernel)
+    turns = itertools.cycle(sensors)
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -175,7 +175,8 @@ async def _stream(sensor: Client, outcome: Outcome, messages: int, console: Cons
             outcome.counters = sampled.counters
             windows = sampled.windows[: messages - outcome.sent]
             if len(windows):
-                await _call(kernel, windows, outcome)
+                sensor = next(turns)
+                await _call(_kernel_of(sensor), windows, outcome)
                 await sensor.publish("telemetry/proc", windows[-1].tobytes())
             progress.update(bar, completed=outcome.answered)
             if outcome.sent >= messages or trio.current_time() - started > MAX_STREAM_S:
@@ -194,6 +195,22 @@ async def _call(kernel: KernelCall, windows: Windows, outcome: Outcome) -> None:
         answers, zscores(windows), rtol=RELATIVE_TOLERANCE, atol=ABSOLUTE_TOLERANCE
     ).all(axis=1)
     outcome.equal += int(close.sum())
+
+
+def _connect_sensor(ready: Ready, client_id: str) -> AbstractAsyncContextManager[Client]:
+    host, _, port = ready.broker.mqtts.rpartition(":")
+    return connect(
+        host=host,
+        port=int(port),
+        context=_context(ready.clients["sensor"]),
+        client_id=client_id,
+        reply_prefix="results/sensor",
+    )
+
+
+def _kernel_of(sensor: Client) -> KernelCall:
+    record = RecordShape(dtype="float32", shape=(WINDOW,))
+    return sensor.kernel("zscore", takes=record, gives=record, deadline_s=CALL_S)
 
 
 async def _wait_for_kernel(kernel: KernelCall) -> None:

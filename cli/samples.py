@@ -109,6 +109,6 @@ def zscores(windows: Windows) -> Windows:
     wide = windows.astype(np.float64)
     centred = wide - wide.mean(axis=1, keepdims=True)
     spread = wide.std(axis=1, keepdims=True)
-    return np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 0).astype(
-        np.float32
-    )
+    scores = np.zeros(windows.shape, np.float32)
+    np.divide(centred, spread, out=scores, where=spread > 0, casting="same_kind")
+    return scores

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from broker.endpoints import Endpoints
 from broker.gateway import Gateway
 from certs.errors import PrincipalRefused
 from certs.principal import PrincipalMapper, default_rules
-from client.connection import connect
+from client.connection import Client, connect
 from client.errors import ClientError
 from tests.brokers import TestBroker, allow, running_broker
 from tests.pki import TRUST_DOMAIN, Issued, TestPki
@@ -41,10 +41,8 @@ class Door:
     metrics: int
     handshakes: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
 
-    def connect(self, who: Issued, **options: object):  # type: ignore[no-untyped-def]  # noqa: ANN201
-        return connect(
-            host="localhost", port=self.mqtts, context=self.pki.client_context(who), **options
-        )
+    def connect(self, who: Issued) -> AbstractAsyncContextManager[Client]:
+        return connect(host="localhost", port=self.mqtts, context=self.pki.client_context(who))
 
 
 @asynccontextmanager
@@ -69,7 +67,7 @@ async def open_door(tmp_path: Path) -> AsyncGenerator[Door]:
                 page=lambda: b"stockade_connections 1.0\n",
                 not_ready=lambda: broker.guard.refusal,
             ),
-            now=time.time,
+            now=time.time,  # noqa: TID251  certificates are compared with the real clock
         )
         ports: list[int] = []
         for serve in (gateway.serve_mqtt, gateway.serve_websocket, gateway.serve_endpoints):

@@ -62,7 +62,6 @@ class BrokerSession:
         self.peer = peer
         self.outbox = Outbox()
         self.epoch = -1
-        self.heard = 0
         self.joined_at = 0.0
         self.ended = ""
         self._scope = scope

@@ -29,6 +29,7 @@ from controller.outbox import Outbox
 from controller.updates import PolicyAssembler, PolicyUpdate
 from controller.wire import (
     ALPN,
+    HEARTBEAT_S,
     MAX_FRAME_BYTES,
     PROTOCOL,
     Answer,
@@ -283,6 +284,7 @@ class ControllerLink:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keep, self._send, nursery.cancel_scope)
             nursery.start_soon(keep, self._receive, nursery.cancel_scope)
+            nursery.start_soon(keep, self._report, nursery.cancel_scope)
         if failures:
             raise failures[0]
 
@@ -291,6 +293,13 @@ class ControllerLink:
             frame = await connection.outbox.take()
             with trio.fail_after(self._timing.write_s):
                 await connection.frames.send(msgspec.Raw(frame))
+
+    async def _report(self, connection: _Connection) -> None:
+        """Every second: say what this broker decides by, and get a proof that it is still true."""
+        while True:
+            await trio.sleep(HEARTBEAT_S)
+            if connection.synced:
+                self._confirm(connection)
 
     async def _receive(self, connection: _Connection) -> None:
         with trio.fail_after(self._timing.sync_s):
@@ -317,7 +326,7 @@ class ControllerLink:
             case Policy() if connection.welcome:
                 self._take_policy(connection, message)
             case Heartbeat() if connection.synced:
-                self._take_heartbeat(connection, message)
+                self._take_heartbeat(message)
             case Answer() if connection.synced:
                 self._asks.resolve(message)
             case Policy() | Heartbeat() | Answer():
@@ -339,13 +348,12 @@ class ControllerLink:
             self._connection = connection
             self._contact.prove(connection.began_at)
 
-    def _take_heartbeat(self, connection: _Connection, heartbeat: Heartbeat) -> None:
+    def _take_heartbeat(self, heartbeat: Heartbeat) -> None:
         if heartbeat.epoch != self._epoch:
             raise RemoteProtocolError(
                 f"the controller is at epoch {heartbeat.epoch} and has sent {self._epoch}"
             )
         self._contact.take_echo(heartbeat.echo)
-        self._confirm(connection)
 
     def _confirm(self, connection: _Connection) -> None:
         """Tell the controller what this broker decides by, with a number it will echo."""

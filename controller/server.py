@@ -20,7 +20,6 @@ from certs.verify import verify_peer, verify_spiffe
 from controller.brokers import BrokerSession
 from controller.errors import RemoteProtocolError
 from controller.wire import (
-    HEARTBEAT_S,
     MAX_FRAME_BYTES,
     PROTOCOL,
     Answer,
@@ -49,7 +48,7 @@ if TYPE_CHECKING:
 BROKER_ROLE = "broker"
 # Seconds a new connection has to say hello.
 HELLO_DEADLINE_S = 5.0
-# Seconds without a frame after which a broker is taken for dead; it answers a heartbeat every second.
+# Seconds without a frame after which a broker is taken for dead; it reports every second.
 SILENCE_DEADLINE_S = 5.0
 # Seconds a broker has to take one frame.
 WRITE_DEADLINE_S = 5.0
@@ -176,8 +175,7 @@ class BrokerServer:
     ) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._send, frames, session)
-            nursery.start_soon(self._beat, session, identity)
-            await self._receive(frames, session)
+            await self._receive(frames, session, identity)
             nursery.cancel_scope.cancel()
 
     async def _send(self, frames: FrameStream[FromBroker], session: BrokerSession) -> None:
@@ -191,22 +189,13 @@ class BrokerServer:
         except TransportError as error:
             session.end(str(error))
 
-    async def _beat(self, session: BrokerSession, identity: PeerIdentity) -> None:
-        """Send a heartbeat each second, unless other mail is waiting: then it would only wait behind it.
+    async def _receive(
+        self, frames: FrameStream[FromBroker], session: BrokerSession, identity: PeerIdentity
+    ) -> None:
+        """Read frames until the connection ends; says why in `session.ended`.
 
         A certificate that expires ends the connection it was shown for.
         """
-        while True:
-            await trio.sleep(HEARTBEAT_S)
-            if not self._clock() <= identity.not_after:
-                session.end("the broker's certificate is expired")
-            if not session.outbox:
-                session.post(
-                    _encoder.encode(Heartbeat(epoch=self._authority.epoch, echo=session.heard))
-                )
-
-    async def _receive(self, frames: FrameStream[FromBroker], session: BrokerSession) -> None:
-        """Read frames until the connection ends; says why in `session.ended`."""
         try:
             while True:
                 with trio.fail_after(SILENCE_DEADLINE_S):
@@ -214,11 +203,16 @@ class BrokerServer:
                 if message is None:
                     session.end("the broker closed the connection")
                     return
+                self._verify_validity(identity)
                 await self._take(message, session)
         except trio.TooSlowError:
             session.end(f"the broker was silent for {SILENCE_DEADLINE_S:g} s")
         except (RemoteProtocolError, TransportError) as error:
             session.end(str(error))
+
+    def _verify_validity(self, identity: PeerIdentity) -> None:
+        if not self._clock() <= identity.not_after:
+            raise RemoteProtocolError("the broker's certificate is expired")
 
     async def _take(self, message: FromBroker, session: BrokerSession) -> None:
         match message:
@@ -227,8 +221,9 @@ class BrokerServer:
             case Applied():
                 if message.epoch > self._authority.epoch:
                     raise RemoteProtocolError(f"epoch {message.epoch} does not exist yet")
-                session.heard = max(session.heard, message.number)
                 self._brokers.note_applied(session, message.epoch)
+                beat = Heartbeat(epoch=self._authority.epoch, echo=message.number)
+                session.post(_encoder.encode(beat))
             case Hello():
                 raise RemoteProtocolError("a second hello")
             case _:

@@ -2,8 +2,8 @@
 
 One connection, this order: the broker says `Hello`; the controller answers `Welcome` and the whole list of grants in
 one or more `Policy` frames with `reset`. Then both sides talk freely: `Ask` gets one `Answer` with the same number;
-every change of policy is one `Policy` frame; a `Heartbeat` comes every second, and the broker answers it, and every
-policy it has taken over, with a numbered `Applied`, which the next heartbeat echoes. Frames of the controller arrive in the order of the state they tell of: an
+every change of policy is one `Policy` frame. The broker sends a numbered `Applied` every second, and for every policy it
+has taken over; the controller answers each with a `Heartbeat` that echoes the number. Frames of the controller arrive in the order of the state they tell of: an
 answer of epoch 7 comes after the policy of epoch 7.
 
 Rules of this file: a field is added at the end, with a default; anything else is a new `PROTOCOL`.
@@ -120,8 +120,8 @@ class Answer(_Message, frozen=True, array_like=True, tag="answer"):
 class Heartbeat(_Message, frozen=True, array_like=True, tag="heartbeat"):
     """The controller lives and is at this epoch.
 
-    `echo` is the newest `number` the broker has sent, 0 before there is one. It tells the broker that the epoch was
-    true *after* it sent that number, however long this frame has waited in buffers.
+    `echo` is the `number` it answers. It tells the broker that the epoch was true *after* it sent that number, however
+    long this frame has waited in buffers.
     """
 
     epoch: int

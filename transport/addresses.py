@@ -11,9 +11,8 @@ from typing import Final
 from transport.errors import AddressInUse, AddressUnusable
 
 BACKLOG: Final = 1024  # connections the kernel holds for us while accepting pauses; the kernel caps it at somaxconn
-IPV6_SITE_BITS: Final = (
-    64  # one IPv6 customer owns at least a /64, so addresses inside it are one peer (RFC 6177)
-)
+# One IPv6 customer owns at least a /64, so addresses inside it are one peer (RFC 6177).
+IPV6_SITE_BITS: Final = 64
 IPV6_BITS: Final = 128
 MAX_PORT: Final = 65535
 

@@ -17,9 +17,8 @@ from transport.errors import TransportError
 
 _RECORD_HEADER_BYTES: Final = 5
 _RECORD_START: Final = b"\x16\x03"  # a handshake record of SSL 3 or later
-MAX_HELLO_RECORDS: Final = (
-    16  # clients use one, some two; thousands would be work for us and none for the sender
-)
+# Clients use one, some two; thousands would be work for us and none for the sender.
+MAX_HELLO_RECORDS: Final = 16
 _MAX_RECORD_BYTES: Final = 16384
 _MESSAGE_HEADER_BYTES: Final = 4
 _MESSAGE_CLIENT_HELLO: Final = 1

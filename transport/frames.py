@@ -15,6 +15,8 @@ from transport.errors import FrameRefused, TransportBroken
 
 LENGTH_BYTES: Final = 4
 READ_BYTES: Final = 65536
+# Received in a row before other tasks get their turn; a read may hold thousands.
+MAX_FRAMES_PER_TURN: Final = 64
 
 T = TypeVar("T")
 
@@ -25,7 +27,16 @@ class FrameStream(Generic[T]):
     One task may receive while any number of others send.
     """
 
-    __slots__ = ("_buffer", "_cut", "_decoder", "_encoder", "_lock", "_max_frame_bytes", "_stream")
+    __slots__ = (
+        "_buffer",
+        "_cut",
+        "_decoder",
+        "_encoder",
+        "_frames",
+        "_lock",
+        "_max_frame_bytes",
+        "_stream",
+    )
 
     def __init__(
         self,
@@ -48,16 +59,22 @@ class FrameStream(Generic[T]):
         self._buffer = bytearray()  # at most one frame and one read
         self._lock = trio.Lock()
         self._cut = False
+        self._frames = 0
 
     async def receive(self) -> T | None:
         """Wait for the next message; None when the peer ended the stream between two frames.
 
-        *Cancellation.* Nothing is lost: call again.
+        *Cancellation.* Nothing is lost: call again. There is a checkpoint where the stream has one and every
+        `MAX_FRAMES_PER_TURN` frames.
 
         Raises:
             FrameRefused: the frame is too long, or not of the agreed type. The stream is of no use afterwards.
             TransportBroken: the stream broke, or ended inside a frame.
         """
+        self._frames += 1
+        if self._frames > MAX_FRAMES_PER_TURN:
+            self._frames = 0
+            await trio.lowlevel.checkpoint()
         if not await self._fill(LENGTH_BYTES):
             return None
         length = int.from_bytes(self._buffer[:LENGTH_BYTES])

@@ -13,7 +13,7 @@ what OpenSSL left in `outgoing` after it raised: that is where the alert is. ADR
 - Encrypted bytes leave in the order they were encrypted. While the wire has a tail nothing more is encrypted, except
   the close-notify of `aclose`, which goes behind it.
 - `receive_some` and `send_now` have no checkpoint while nothing blocks: that is the point of this class. So that a
-  fast peer cannot starve the others, `receive_some` takes one after `MAX_READS_PER_TURN` reads in a row.
+  fast peer cannot starve the others, `receive_some` takes one after `MAX_STEPS_PER_TURN` steps in a row.
 - After `abort` or `aclose` no plain bytes are handed out any more, also none that were here before.
 """
 
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
 
 MAX_RECORD_BYTES: Final = 16384  # plain bytes in one TLS record, RFC 8446 section 5.1
 SEND_CHUNK_BYTES: Final = 262144  # `send_all` encrypts at most this much ahead of the socket
-MAX_READS_PER_TURN: Final = (
-    8  # reads in a row without a checkpoint: at most 512 KiB before others get their turn
-)
+# Calls of `receive_some` and reads of the socket, together, without a checkpoint: at most 512 KiB before others get
+# their turn, and a peer that sends records without content (key updates) gets no longer one.
+MAX_STEPS_PER_TURN: Final = 16
 HANDSHAKE_READ_BYTES: Final = 16384  # a whole flight of a usual client fits into a quarter of it
 
 
@@ -71,8 +71,8 @@ class TlsStream(trio.abc.Stream):
         "_incoming",
         "_obj",
         "_outgoing",
-        "_reads",
         "_send_lock",
+        "_steps",
         "_tls_failure",
         "_wire",
         "alpn",
@@ -114,7 +114,7 @@ class TlsStream(trio.abc.Stream):
             server_hostname=None if server_side else server_name,
         )
         self._send_lock = trio.Lock()
-        self._reads = 0
+        self._steps = 0
         self._eof = False
         self._tls_failure: ssl.SSLError | None = None
         self.identity: PeerIdentity | None = None
@@ -200,7 +200,7 @@ class TlsStream(trio.abc.Stream):
         everything we speak on top (MQTT packets, frames, HTTP bodies) says its own length, so a cut is seen there.
 
         *Cancellation.* Nothing is lost. There is a checkpoint only where the socket blocks and every
-        `MAX_READS_PER_TURN` reads.
+        `MAX_STEPS_PER_TURN` steps.
 
         Raises:
             RemoteAlert: the peer ended TLS with an alert.
@@ -210,12 +210,12 @@ class TlsStream(trio.abc.Stream):
         limit = READ_BYTES if max_bytes is None else max_bytes
         if limit < 1:
             raise ValueError("`max_bytes` must be at least 1")
-        self._reads += 1
-        if self._reads > MAX_READS_PER_TURN:
-            self._reads = 0
-            await trio.lowlevel.checkpoint()
         wire = self._wire
+        self._steps += 1
         while True:
+            if self._steps > MAX_STEPS_PER_TURN:
+                self._steps = 0
+                await trio.lowlevel.checkpoint()
             if wire.ended is not None:
                 raise wire.ended()
             if (self._incoming.pending or self._obj.pending()) and (data := self._decrypt(limit)):
@@ -224,9 +224,10 @@ class TlsStream(trio.abc.Stream):
                 return b""
             if self._tls_failure is not None:
                 raise self._broken_by_tls(self._tls_failure) from self._tls_failure
+            self._steps += 1
             encrypted = wire.receive_now()
             if encrypted is None:
-                self._reads = 0
+                self._steps = 0
                 await wire.wait_readable()
             elif encrypted:
                 self._incoming.write(encrypted)
@@ -300,6 +301,8 @@ class TlsStream(trio.abc.Stream):
             await self._send_tail()
             with memoryview(data) as given, given.cast("B") as view:
                 for start in range(0, len(view), SEND_CHUNK_BYTES):
+                    if start:
+                        await trio.lowlevel.checkpoint()
                     if not self._push(view[start : start + SEND_CHUNK_BYTES]):
                         await self._send_tail()
 

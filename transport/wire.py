@@ -18,13 +18,11 @@ from trio.lowlevel import notify_closing, wait_readable, wait_writable
 
 from transport.errors import TransportBroken, TransportClosed, TransportError
 
-READ_BYTES: Final = (
-    65536  # four full TLS records; larger reads gained nothing when measured (ADR 0004)
-)
+# Four full TLS records; larger reads gained nothing when measured (ADR 0004).
+READ_BYTES: Final = 65536
 FAREWELL_S: Final = 0.5  # how long `goodbye` may take in all
-DRAIN_S: Final = (
-    0.25  # how much of it we read on, so that the kernel does not turn our last words into a reset
-)
+# How much of it we read on, so that the kernel does not turn our last words into a reset.
+DRAIN_S: Final = 0.25
 MAX_DRAIN_BYTES: Final = (
     1 << 20
 )  # a peer that keeps on sending is not listened to for longer than this

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -60,6 +60,7 @@ async def serving(
     handler: Callable[[TlsStream], Awaitable[None]] = echo,
     verify: Callable[[TlsStream, PeerIdentity], None] = verify_client,
     limits: HandshakeLimits | None = None,
+    alpn: Sequence[str] = ("mqtt",),
 ) -> AsyncIterator[Served]:
     listeners = bind_tcp(HOST, 0)
     served = Served(listeners[0].getsockname()[1])
@@ -69,7 +70,7 @@ async def serving(
             await serve_tls(
                 listeners,
                 context=(lambda: context) if isinstance(context, ssl.SSLContext) else context,
-                alpn=("mqtt",),
+                alpn=alpn,
                 handler=handler,
                 verify=verify,
                 limits=limits,

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from transport.errors import FrameRefused, TransportBroken
-from transport.frames import FrameStream
+from transport.frames import MAX_FRAMES_PER_TURN, FrameStream
 
 MAX_FRAME_BYTES = 1000
 
@@ -119,3 +119,24 @@ async def test_send_after_a_cut_frame_is_broken() -> None:
         await sender.send(Note(number=1, text=""))
     with pytest.raises(TransportBroken, match="cut in half"):
         await sender.send(Note(number=2, text=""))
+
+
+async def test_receive_lets_others_run_although_many_frames_are_here() -> None:
+    one, other = trio.testing.memory_stream_pair()
+    body = msgspec.msgpack.encode(Note(number=1, text=""))
+    await one.send_all((len(body).to_bytes(4) + body) * 20 * MAX_FRAMES_PER_TURN)
+    turns = 0
+
+    async def bystander() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    frames = frames_over(other)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bystander)
+        for _ in range(20 * MAX_FRAMES_PER_TURN):
+            assert await frames.receive() is not None
+        assert turns >= 18
+        nursery.cancel_scope.cancel()

@@ -20,7 +20,7 @@ from transport.errors import (
     TransportBusy,
     TransportClosed,
 )
-from transport.tls import MAX_READS_PER_TURN, SEND_CHUNK_BYTES, TlsStream
+from transport.tls import MAX_STEPS_PER_TURN, SEND_CHUNK_BYTES, TlsStream
 from transport.wire import Wire
 
 SMALL_BUFFER_BYTES = 8192
@@ -113,11 +113,11 @@ async def test_receive_some_lets_others_run_after_some_reads(
             await trio.lowlevel.checkpoint()
 
     async with connected(client_context, server_context) as pair:
-        assert pair.client.send_now(bytes(20 * MAX_READS_PER_TURN))
+        assert pair.client.send_now(bytes(20 * MAX_STEPS_PER_TURN))
         await trio.testing.wait_all_tasks_blocked(0.02)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(bystander)
-            for _ in range(20 * MAX_READS_PER_TURN):
+            for _ in range(20 * MAX_STEPS_PER_TURN):
                 await pair.server.receive_some(1)
             assert 15 <= turns <= 25
             nursery.cancel_scope.cancel()

@@ -1,6 +1,6 @@
-"""The controller's audit events into governance's audit log; the two rooms meet only here.
+"""The controller's audit events and log lines into governance's forms; the two rooms meet only here.
 
-The controller is handed an opener, so that it need not know how evidence is kept.
+The controller is handed both, so that it need not know how evidence is kept or what a log line looks like.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from governance.audit import AuditEvent, AuditLog, AuditOutcome
+from governance.logs import configure_logging
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,3 +74,12 @@ def open_audit(path: Path) -> ControllerAudit:
         path: the file of JSON lines; rotated by size.
     """
     return ControllerAudit(AuditLog(path, clock=time.time))  # noqa: TID251 - the clock itself, handed on
+
+
+def log_as(json: bool) -> None:  # noqa: FBT001 - the controller calls it with its key `log_json`
+    """Log to standard error, in the same form as the broker.
+
+    Args:
+        json: one JSON object a line instead of text.
+    """
+    configure_logging(json=json, level="info")

@@ -46,7 +46,7 @@ SELF = (sys.executable, "-P", "-m", "cli.main")
 
 
 class ChildDied(CommandFailed):
-    """A daemon ended without being asked to; the message ends with the last lines of its log."""
+    """A daemon ended without being asked to; the details are the last lines of its log."""
 
 
 def last_lines(log: Path, count: int = LAST_LINES) -> list[str]:
@@ -90,8 +90,9 @@ class Child:
         """
         status = await self.process.wait()
         how = f"was ended by signal {-status}" if status < 0 else f"ended with exit code {status}"
-        said = "\n".join(f"  {line}" for line in last_lines(self.log))
-        return ChildDied(f"the {self.name} {how}; the end of `{self.log}`:\n{said}")
+        return ChildDied(
+            f"the {self.name} {how}; the end of `{self.log}`:", details=last_lines(self.log)
+        )
 
     async def ready(self, type_: type[Report], *, deadline_s: float = READY_DEADLINE_S) -> Report:
         """Wait until the daemon says that everything listens.

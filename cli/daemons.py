@@ -19,7 +19,7 @@ def broker(config: ConfigFile) -> None:
 
 def controller(config: ConfigFile) -> None:
     """Run a controller: the authority that holds the policy and answers brokers."""
-    from cli.audit import open_audit  # noqa: PLC0415
+    from cli.audit import log_as, open_audit  # noqa: PLC0415
     from controller import daemon  # noqa: PLC0415 - Raft is loaded by the controller only
 
-    raise typer.Exit(daemon.main(config, open_audit=open_audit))
+    raise typer.Exit(daemon.main(config, open_audit=open_audit, configure_logging=log_as))

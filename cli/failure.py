@@ -6,7 +6,10 @@ bug of ours and is called one; `STOCKADE_TRACEBACK=1` shows a developer where it
 
 from __future__ import annotations
 
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ROOMS: Final = frozenset(
     {
@@ -32,7 +35,15 @@ MAX_GROUP_DEPTH = 16
 
 
 class CommandFailed(Exception):  # noqa: N818 - says what happened, as in every room
-    """A command could not do what it was asked; the message says what to do."""
+    """A command could not do what it was asked; the message says what to do.
+
+    Attributes:
+        details: lines to show below the message, e.g. the end of a log.
+    """
+
+    def __init__(self, message: str, *, details: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.details = tuple(details)
 
 
 def first_cause(error: BaseException) -> BaseException:
@@ -55,15 +66,20 @@ def is_meant_for_operators(error: BaseException) -> bool:
 
 
 def describe(error: BaseException) -> str:
-    """One line for the operator.
+    """What the operator is told.
 
     Args:
         error: what the command ended with; exception groups are searched for their first cause.
 
     Returns:
-        `error: ...`, lower case, without line breaks.
+        `error: ...`, lower case, one line; below it the details, if the error has some.
     """
     cause = first_cause(error)
+    details = cause.details if isinstance(cause, CommandFailed) else ()
+    return "\n".join([_headline(cause), *(f"  {line}" for line in details)])
+
+
+def _headline(cause: BaseException) -> str:
     text = " ".join(str(cause).split())
     if is_meant_for_operators(cause):
         return f"error: {text or type(cause).__name__}"

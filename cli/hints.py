@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shlex import join, quote
+from shlex import join
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,9 +12,13 @@ if TYPE_CHECKING:
 
 WINDOW = (
     "python3 -c 'import math, struct, sys;"
-    ' sys.stdout.buffer.write(struct.pack("<64f", *map(math.sin, range(64))))\''
+    ' sys.stdout.buffer.write(struct.pack("<64f", *map(math.sin, range(1, 65))))\''
 )
-"""One record for the kernel `zscore`: 64 float32 samples."""
+"""One record for the kernel `zscore`: 64 float32 samples, none of whose bytes is zero.
+
+A zero byte cannot be an argument, and mosquitto_rr 2.0.11 (Debian 12) takes its message from an argument only: what it
+is given by `-f` or `-s` it sends as an empty message.
+"""
 
 
 def mosquitto(tool: str, ready: Ready, client: str, *arguments: str) -> str:
@@ -57,12 +61,13 @@ def curl(files: ClientFiles, url: str) -> str:
     )
 
 
-def client_lines(ready: Ready, *, folder: Path) -> str:
+def client_lines(ready: Ready, *, folder: Path, program: str = "stockade") -> str:
     """What `stockade up` prints: where everything listens and lines to paste.
 
     Args:
         ready: the running system.
         folder: its folder.
+        program: how the reader's shell finds this command line.
     """
     admin = ready.clients["admin"]
     sections = (
@@ -78,19 +83,10 @@ def client_lines(ready: Ready, *, folder: Path) -> str:
         ),
         (
             "the sensor calls a kernel: 64 float32 samples in, their z-scores out",
-            f"{WINDOW} | "
-            + mosquitto(
-                "mosquitto_rr",
-                ready,
-                "sensor",
-                "-t",
-                "kernel/zscore",
-                "-e",
-                "results/sensor/shell",
-                "-s",
-                "-N",
+            mosquitto(
+                "mosquitto_rr", ready, "sensor", "-t", "kernel/zscore", "-e", "results/sensor/shell"
             )
-            + " | od -A n -t f4",
+            + f' -N -m "$({WINDOW})" | od -A n -t f4',
         ),
         (
             "the viewer may not publish: refused with a reason code",
@@ -100,7 +96,7 @@ def client_lines(ready: Ready, *, folder: Path) -> str:
         ),
         ("the broker's metrics", curl(admin, f"{ready.broker.metrics}/metrics")),
         ("the rules, from the controller", curl(admin, f"{ready.controller.api}/v1/acl/rules")),
-        ("the rules, as a table", f"stockade acl list --dir {quote(str(folder))}"),
+        ("the rules, as a table", join((program, "acl", "list", "--dir", str(folder)))),
     )
     head = (
         f"mqtt    {ready.broker.mqtts} (TLS 1.3, client certificate required)\n"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -38,6 +40,12 @@ def command(
     trio.run(partial(serve, make_folder(folder), ready_file, bench=bench))
 
 
+def program() -> str:
+    """How a shell finds this command line: by name when it is on the path, else where it is installed."""
+    installed = Path(sys.executable).with_name("stockade")
+    return "stockade" if shutil.which("stockade") or not installed.is_file() else str(installed)
+
+
 async def serve(folder: SystemFolder, ready_file: Path | None, *, bench: bool) -> None:
     """Run the system until SIGTERM or SIGINT.
 
@@ -55,7 +63,7 @@ async def serve(folder: SystemFolder, ready_file: Path | None, *, bench: bool) -
     async def until_signal(ready: Ready) -> None:
         if ready_file is not None:
             write_ready(ready_file, ready)
-        typer.echo(client_lines(ready, folder=folder.root))
+        typer.echo(client_lines(ready, folder=folder.root, program=program()))
         await trio.sleep_forever()
 
     if ready_file is not None:

@@ -15,7 +15,7 @@ import pytest
 
 from cli.failure import CommandFailed
 from cli.ready import read_ready
-from tests.e2e.running import Running, running, start, stockade, stop
+from tests.e2e.running import Running, running, stockade, stop
 from tests.needs import require_tool
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
@@ -46,7 +46,8 @@ def every_address(system: Running) -> list[str]:
 
 def children_of(pid: int) -> list[int]:
     """The numbers of a process's children."""
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    return sorted(int(word) for words in lists for word in words.split())
 
 
 def lines_after(output: str, title: str) -> str:
@@ -136,10 +137,10 @@ def test_printed_curl_line_works_when_pasted(system: Running, title: str) -> Non
 
 
 def test_sigterm_ends_everything_in_order(tmp_path: Path) -> None:
-    started = start(tmp_path / "system")
-    children = children_of(started.process.pid)
-    assert len(children) == 2
-    assert stop(started.process) == 0
+    with running(tmp_path / "system") as started:
+        children = children_of(started.process.pid)
+        assert len(children) == 2
+        assert stop(started.process) == 0
     assert not any(accepts(address) for address in every_address(started))
     assert not any(Path(f"/proc/{child}").exists() for child in children)
     assert not (started.folder / "for-scripts.json").exists()
@@ -193,11 +194,12 @@ def test_bench_client_can_be_added_to_a_folder_later(tmp_path: Path) -> None:
 
 
 def test_death_of_a_daemon_ends_the_system_and_says_why(tmp_path: Path) -> None:
-    started = start(tmp_path / "system")
-    broker = max(children_of(started.process.pid))  # started last
-    os.kill(broker, signal.SIGKILL)
-    assert started.process.wait(40) == 1
+    with running(tmp_path / "system") as started:
+        broker = max(children_of(started.process.pid))  # started last
+        os.kill(broker, signal.SIGKILL)
+        assert started.process.wait(40) == 1
     told = started.output.read_text()
     assert "error: the broker was ended by signal 9" in told
+    assert "broker is listening" in told  # the end of its log
     assert "Traceback" not in told
     assert not any(accepts(address) for address in every_address(started))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from pathlib import Path
 
+import pytest
+import structlog
 import trio
 
-from cli.audit import ControllerAudit, open_audit
+from cli.audit import ControllerAudit, log_as, open_audit
 from governance.audit import AuditLog, AuditOutcome
 
 
@@ -56,3 +60,14 @@ async def test_run_goes_on_until_it_is_cancelled() -> None:
     with trio.move_on_after(0.01) as scope:
         await audit.run()
     assert scope.cancelled_caught
+
+
+def test_log_lines_are_json_when_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    before = structlog.get_config()
+    try:
+        log_as(json=True)
+        structlog.get_logger("stockade.test").info("listening", port=1)
+    finally:
+        structlog.configure(**before)
+        logging.getLogger().handlers.clear()
+    assert json.loads(capsys.readouterr().err.splitlines()[-1])["event"] == "listening"

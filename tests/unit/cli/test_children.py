@@ -90,9 +90,9 @@ async def test_child_that_is_never_ready_is_an_error_within_the_deadline(tmp_pat
 
 async def test_death_is_told_with_the_exit_code_and_the_end_of_the_log(tmp_path: Path) -> None:
     child = await start(tmp_path, DIES)
-    told = str(await child.died())
-    assert "the broker ended with exit code 3" in told
-    assert told.endswith("error: the port is taken")
+    death = await child.died()
+    assert "the broker ended with exit code 3" in str(death)
+    assert death.details == ("first line", "error: the port is taken")
 
 
 async def test_death_by_a_signal_is_told_as_one(tmp_path: Path) -> None:

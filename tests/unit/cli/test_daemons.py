@@ -26,10 +26,15 @@ class Daemon(ModuleType):
     given: Path | None = None
 
     def main(
-        self, config: Path, *, open_audit: Callable[[Path], ControllerAudit] | None = None
+        self,
+        config: Path,
+        *,
+        open_audit: Callable[[Path], ControllerAudit] | None = None,
+        configure_logging: Callable[[bool], None] | None = None,
     ) -> int:
         """What both daemons offer."""
         self.given = config
+        assert (open_audit is None) == (configure_logging is None)
         if open_audit is not None:
             open_audit(config.with_name("audit.jsonl")).close()
         return 7

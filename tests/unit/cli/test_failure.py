@@ -22,6 +22,11 @@ def test_describe_is_one_line() -> None:
     assert describe(CommandFailed("a\n  b\tc")) == "error: a b c"
 
 
+def test_describe_shows_details_below_its_line() -> None:
+    failure = CommandFailed("it died", details=["one", "two"])
+    assert describe(failure) == "error: it died\n  one\n  two"
+
+
 def test_describe_finds_the_first_cause_in_groups() -> None:
     inner = CommandFailed("inner")
     group = BaseExceptionGroup(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
 from cli.failure import CommandFailed
 from cli.folder import make_folder, sole_user
-from cli.up import command, serve
+from cli.up import command, program, serve
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,3 +29,8 @@ async def test_up_takes_an_old_report_away_even_when_it_fails(tmp_path: Path) ->
         await serve(folder, ready, bench=False)
     assert caught.group_contains(CommandFailed)
     assert not ready.exists()
+
+
+def test_printed_program_is_one_a_shell_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert shutil.which(program()) is not None

@@ -19,7 +19,7 @@ MAXIMUM_QOS = 1  # told in CONNACK; QoS 2 comes with durable sessions
 KEEP_ALIVE_PATIENCE = 1.5  # MQTT 3.1.2-22: silence of one and a half keep alives ends the client
 UNLIMITED_RECEIVE = 65_535  # MQTT 3.1.2.11.3: the default Receive Maximum
 UNLIMITED_PACKET_BYTES = 268_435_460  # no Maximum Packet Size told: the format's own limit
-LARGEST_WINDOW = 65_534  # one identifier always stays free, see `Delivery`
+LARGEST_WINDOW = 1_024  # QoS 1 messages under way to one client: ours, whatever it would take
 V311_REFUSALS = {
     # MQTT 3.1.1 table 3.1: only five refusals exist; everything else is "not authorized".
     ReasonCode.UNSUPPORTED_PROTOCOL_VERSION: 1,

@@ -29,21 +29,28 @@ class Delivery:
     __slots__ = (
         "_last_id",
         "_max_queued",
+        "_max_queued_bytes",
         "_outlet",
         "_queue",
+        "_queued_bytes",
         "_window",
         "dropped",
         "unacknowledged",
     )
 
-    def __init__(self, outlet: Outlet, *, receive_maximum: int, max_queued: int) -> None:
+    def __init__(
+        self, outlet: Outlet, *, receive_maximum: int, max_queued: int, max_queued_bytes: int
+    ) -> None:
         """Start with an empty window.
 
         Args:
             outlet: the way to the client.
             receive_maximum: messages the client accepts unacknowledged.
             max_queued: messages that may wait behind that window.
+            max_queued_bytes: payload bytes that may wait there.
         """
+        self._max_queued_bytes = max_queued_bytes
+        self._queued_bytes = 0
         self._outlet = outlet
         self._window = receive_maximum
         self._max_queued = max_queued
@@ -73,13 +80,22 @@ class Delivery:
                 retain=retain,
             )
             return self._outlet.put(data, len(data), 1)
-        if len(self.unacknowledged) < self._window:
+        if self._may_send():
             return self._send(publish, retain=retain)
-        if len(self._queue) >= self._max_queued:
+        size = self._queued_bytes + len(publish.payload)
+        if len(self._queue) >= self._max_queued or size > self._max_queued_bytes:
             self.dropped += 1
             return False
         self._queue.append((publish, retain))
+        self._queued_bytes = size
         return False
+
+    def _may_send(self) -> bool:
+        """Whether window and outlet have room; one message may always be under way, so that its PUBACK
+        pulls the next.
+        """
+        under_way = len(self.unacknowledged)
+        return not under_way or (under_way < self._window and not self._outlet.over_full)
 
     def acknowledged(self, packet_id: int) -> bool:
         """Take a PUBACK; unknown identifiers are ignored, as the standard asks of a sender.
@@ -89,8 +105,9 @@ class Delivery:
         """
         self.unacknowledged.discard(packet_id)
         touched = False
-        while self._queue and len(self.unacknowledged) < self._window:
+        while self._queue and self._may_send():
             publish, retain = self._queue.popleft()
+            self._queued_bytes -= len(publish.payload)
             touched = self._send(publish, retain=retain) or touched
         return touched
 
@@ -111,7 +128,7 @@ class Delivery:
         return self._outlet.put_control(data)
 
     def _next_id(self) -> int:
-        # Ends: the window is at most 65,535 - 1 wide, see `Session`, so an identifier is free.
+        # Ends: the window is far narrower than 65,535, see `broker.admission.LARGEST_WINDOW`.
         while True:
             self._last_id = self._last_id % LAST_PACKET_ID + 1
             if self._last_id not in self.unacknowledged:

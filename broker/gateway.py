@@ -92,6 +92,8 @@ class Gateway:
         self._services = services
         self._endpoints = endpoints
         self._now = now
+        # Connections with a principal, CONNECT sent or not: those without one end at their deadline.
+        self._links = 0
 
     async def serve_mqtt(
         self,
@@ -209,8 +211,21 @@ class Gateway:
         await self._endpoints.serve(stream, principal)
 
     async def _session(self, stream: TlsStream, link: Link) -> None:
+        limits = self._services.limits
+        if self._links >= limits.max_connections + limits.max_handshakes:
+            log.warning(
+                "connection refused", reason="too many connections", peer=stream.peer_address
+            )
+            return
+        self._links += 1
+        try:
+            await self._new_session(stream, link).run()
+        finally:
+            self._links -= 1
+
+    def _new_session(self, stream: TlsStream, link: Link) -> Session:
         principal, ends = self.principal_of(stream)
-        session = Session(
+        return Session(
             link,
             principal=principal,
             cache=self._authorizer.open(principal),
@@ -218,4 +233,3 @@ class Gateway:
             certificate_ends=ends,
             services=self._services,
         )
-        await session.run()

@@ -156,16 +156,17 @@ class RoomCollector(Collector):
         yield _counter("stockade_messages_sent", "Messages to subscribers", router.messages_out)
         yield _counter("stockade_runs_received", "Runs of QoS 0 messages", count.runs_in)
         yield _counter("stockade_bytes_received", "MQTT bytes from clients", count.bytes_in)
-        yield _counter("stockade_bytes_sent", "MQTT bytes to subscribers", router.bytes_out)
         dropped = CounterMetricFamily(
             "stockade_messages_dropped", "Messages not delivered", labels=("reason",)
         )
         dropped.add_metric(("denied",), count.publish_denied)
         dropped.add_metric(("no_subscriber",), router.messages_unrouted)
-        slow, full = count.dropped_slow, count.dropped_queue
+        slow, full, sent = count.dropped_slow, count.dropped_queue, count.bytes_out
         for session in registry:
             slow += session.outlet.dropped
             full += session.dropped_from_queue
+            sent += session.outlet.sent_bytes
+        yield _counter("stockade_bytes_sent", "MQTT bytes to clients", sent)
         dropped.add_metric(("slow_consumer",), slow)
         dropped.add_metric(("queue_full",), full)
         yield dropped

@@ -108,7 +108,6 @@ class Router:
         self._policy_changes = 0
         self.routes: dict[bytes, Route] = {}
         self.messages_out = 0
-        self.bytes_out = 0
         self.messages_unrouted = 0
 
     @property
@@ -206,7 +205,6 @@ class Router:
             if outlet.put(data, packet_bytes, count):
                 touched.append(outlet)
             self.messages_out += count
-            self.bytes_out += len(data)
 
     def deliver(
         self, route: Route, publish: Publish, sender: Outlet | None, touched: list[Outlet]
@@ -227,7 +225,6 @@ class Router:
             if target.subscriber.deliver(publish, qos=qos, retain=retain):
                 touched.append(outlet)
             self.messages_out += 1
-            self.bytes_out += len(publish.payload)
         if not delivered:
             self.messages_unrouted += 1
         return delivered

@@ -84,6 +84,7 @@ class Counters:
 
     messages_in: int = 0
     bytes_in: int = 0
+    bytes_out: int = 0
     runs_in: int = 0
     protocol_errors: int = 0
     refused_connects: int = 0
@@ -136,7 +137,7 @@ class Session:
         self._ended = False
         self.calls = CallBook(self._close_cache_when_idle)
         self.outlet = self._outlet(Version.V5, max_packet_bytes=services.limits.max_packet_bytes)
-        self._delivery = Delivery(self.outlet, receive_maximum=1, max_queued=1)
+        self._delivery = Delivery(self.outlet, receive_maximum=1, max_queued=1, max_queued_bytes=1)
         self._subscriptions = Subscriptions(
             self,
             guard=services.guard,
@@ -237,7 +238,9 @@ class Session:
             self.outlet,
             receive_maximum=terms.receive_maximum,
             max_queued=self._services.limits.max_queued_messages,
+            max_queued_bytes=self._services.limits.max_queued_bytes,
         )
+        self.quiet_until = trio.current_time() + self._patience_s
         self._services.registry.enter(self)
         self._note("connected", "")
         try:
@@ -252,6 +255,7 @@ class Session:
             self._subscriptions.close()
             self._services.count.dropped_slow += self.outlet.dropped
             self._services.count.dropped_queue += self._delivery.dropped
+            self._services.count.bytes_out += self.outlet.sent_bytes
             self.outlet.release()
             await self._farewell()
 
@@ -317,11 +321,13 @@ class Session:
                 event = reader.next_event()
         except RemoteProtocolError as error:
             count.protocol_errors += 1
-            for outlet in touched:
-                outlet.flush_now()
             self._ending = (error.reason, error.message)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self._note("connection broken", str(error))
+        finally:
+            # Whoever was touched is owed a flush, however this ends: nobody else would do it.
+            for outlet in touched:
+                outlet.flush_now()
 
     async def _flush(self, touched: list[Outlet]) -> None:
         """Write to everyone this read concerned, then wait for those that are over-full."""

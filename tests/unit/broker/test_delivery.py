@@ -9,7 +9,8 @@ from tests.unit.broker.test_outlet import Pipe, outlet_on
 
 def delivery_on(pipe: Pipe, *, window: int, queue: int = 10) -> tuple[Delivery, Outlet]:
     outlet = outlet_on(pipe, [])
-    return Delivery(outlet, receive_maximum=window, max_queued=queue), outlet
+    delivery = Delivery(outlet, receive_maximum=window, max_queued=queue, max_queued_bytes=100)
+    return delivery, outlet
 
 
 def message(number: int) -> Publish:
@@ -42,6 +43,26 @@ def test_delivery_drops_and_counts_beyond_the_queue() -> None:
     for number in (1, 2, 3, 4):
         delivery.deliver(message(number), qos=1, retain=False)
     assert delivery.dropped == 2
+
+
+def test_delivery_bounds_the_bytes_that_wait() -> None:
+    delivery, _ = delivery_on(Pipe(), window=1)
+    for number in range(1, 5):
+        publish = Publish(topic="t", payload=b"x" * 60, qos=1, packet_id=number)
+        delivery.deliver(publish, qos=1, retain=False)
+    assert delivery.queued == 1
+    assert delivery.dropped == 2
+
+
+def test_delivery_holds_back_while_the_outlet_is_over_full() -> None:
+    pipe = Pipe()
+    delivery, outlet = delivery_on(pipe, window=10)
+    delivery.deliver(message(1), qos=1, retain=False)
+    outlet.put_control(b"x" * 2000)
+    delivery.deliver(message(2), qos=1, retain=False)
+    assert delivery.queued == 1
+    delivery.acknowledged(1)
+    assert delivery.queued == 0, "one may always be under way"
 
 
 def test_delivery_never_reuses_an_unacknowledged_identifier() -> None:

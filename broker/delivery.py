@@ -80,7 +80,7 @@ class Delivery:
                 retain=retain,
             )
             return self._outlet.put(data, len(data), 1)
-        if self._may_send():
+        if not self._queue and self._may_send():
             return self._send(publish, retain=retain)
         size = self._queued_bytes + len(publish.payload)
         if len(self._queue) >= self._max_queued or size > self._max_queued_bytes:
@@ -88,12 +88,10 @@ class Delivery:
             return False
         self._queue.append((publish, retain))
         self._queued_bytes = size
-        return False
+        return self._pump()
 
     def _may_send(self) -> bool:
-        """Whether window and outlet have room; one message may always be under way, so that its PUBACK
-        pulls the next.
-        """
+        """Whether there is room; one message may always be under way: its PUBACK pulls the next."""
         under_way = len(self.unacknowledged)
         return not under_way or (under_way < self._window and not self._outlet.over_full)
 
@@ -104,6 +102,10 @@ class Delivery:
             True when a queued message was sent and the outlet needs a flush.
         """
         self.unacknowledged.discard(packet_id)
+        return self._pump()
+
+    def _pump(self) -> bool:
+        """Send what may be sent of the queue; True when the outlet needs a flush."""
         touched = False
         while self._queue and self._may_send():
             publish, retain = self._queue.popleft()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from acl.errors import PatternInvalid
+from acl.segments import SPECIAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,6 +86,8 @@ def parse_segment(raw: str) -> SegmentPattern:
     """
     if OWNER in raw:
         raise PatternInvalid("a pattern holds the character U+0000, which no name can hold")
+    if SPECIAL.isdisjoint(raw):
+        return SegmentPattern((raw,))
     parts: list[str] = [""]
     before = ""
     for token in _tokens(raw):

@@ -220,6 +220,7 @@ async def test_nothing_is_allowed_before_the_first_policy(
     assert authorizer.epoch == -1
     decision = await authorizer.authorize(connection, WRITE, b"telemetry/cpu")
     assert decision.reason == "no policy was applied yet"
+    authorizer.withdraw("no contact")
     authorizer.restore()
     assert not (await authorizer.authorize(connection, WRITE, b"telemetry/cpu")).allowed
     assert authority.batches == []
@@ -513,6 +514,19 @@ async def test_connection_whose_principal_was_evicted_from_l2_goes_on(
     assert (await authorizer.authorize(connection, WRITE, b"telemetry/cpu")).allowed
     assert connection.table is not evicted
     assert authorizer.check(authorizer.open(SENSOR), WRITE, b"telemetry/cpu") is not None
+
+
+async def test_topic_that_l1_is_about_to_forget_is_still_an_l1_answer(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    authorizer, authority, connection = await running(nursery, limits=CacheLimits(l1_entries=4))
+    first = await authorizer.authorize(connection, WRITE, b"telemetry/0")
+    for number in (1, 2):
+        await authorizer.authorize(connection, WRITE, b"telemetry/%d" % number)
+    assert b"telemetry/0" not in connection.writes
+    assert authorizer.check(connection, WRITE, b"telemetry/0") is first
+    assert connection.writes[b"telemetry/0"] is first
+    assert (authorizer.stats.l1_allow, authorizer.stats.l2_allow) == (1, 0)
 
 
 async def test_sizes_say_what_is_held(

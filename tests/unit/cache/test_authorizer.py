@@ -519,7 +519,7 @@ async def test_connection_whose_principal_was_evicted_from_l2_goes_on(
 async def test_topic_that_l1_is_about_to_forget_is_still_an_l1_answer(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
-    authorizer, authority, connection = await running(nursery, limits=CacheLimits(l1_entries=4))
+    authorizer, _, connection = await running(nursery, limits=CacheLimits(l1_entries=4))
     first = await authorizer.authorize(connection, WRITE, b"telemetry/0")
     for number in (1, 2):
         await authorizer.authorize(connection, WRITE, b"telemetry/%d" % number)

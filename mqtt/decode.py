@@ -6,6 +6,7 @@ garbage raises `RemoteProtocolError` and nothing else.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import assert_never
 
 from mqtt.decode_connect import decode_connect
@@ -62,9 +63,7 @@ _QOS_3 = 3
 _OPTIONS_RESERVED_311, _OPTIONS_RESERVED_5 = 0xFC, 0xC0
 
 
-def decode_packet(  # noqa: PLR0911, C901 - one case per packet type
-    data: bytes, version: Version, role: Role
-) -> Packet:
+def decode_packet(data: bytes, version: Version, role: Role) -> Packet:
     """Return the packet that `data` holds.
 
     Args:
@@ -79,6 +78,23 @@ def decode_packet(  # noqa: PLR0911, C901 - one case per packet type
     packet_type = verify_first_byte(cursor.byte("packet type"), version, role)
     if cursor.varint("remaining length") != cursor.left:
         raise RemoteProtocolError("remaining length differs from the packet's length")
+    return decode_body(cursor, packet_type, version, role)
+
+
+def decode_body(  # noqa: PLR0911, C901 - one case per packet type
+    cursor: Cursor, packet_type: PacketType, version: Version, role: Role
+) -> Packet:
+    """Return the packet whose variable header begins at `cursor`; see `decode_packet`.
+
+    Args:
+        cursor: holds exactly one packet, and stands behind its verified fixed header.
+        packet_type: what `verify_first_byte` made of its first byte.
+        version: the connection's version; a CONNECT names its own.
+        role: who is reading.
+
+    Raises:
+        RemoteProtocolError: the bytes break a rule of MQTT.
+    """
     match packet_type:
         case PacketType.PUBLISH:
             return decode_publish(cursor, version, role)
@@ -111,6 +127,11 @@ def verify_first_byte(first: int, version: Version, role: Role) -> PacketType:
     Raises:
         RemoteProtocolError: reserved type or flags (2.1.3-1), or a packet of our own side.
     """
+    known = LEGAL_FIRST_BYTES[role][version].get(first)
+    return _weigh_first_byte(first, version, role) if known is None else known
+
+
+def _weigh_first_byte(first: int, version: Version, role: Role) -> PacketType:
     if first >> 4 == 0:
         raise RemoteProtocolError("packet type 0 is reserved")
     packet_type = PacketType(first >> 4)
@@ -142,6 +163,20 @@ def _verify_type_311(packet_type: PacketType, role: Role) -> None:
         raise protocol_error("a server sends no DISCONNECT in MQTT 3.1.1")
 
 
+def _legal_first_bytes(version: Version, role: Role) -> dict[int, PacketType]:
+    legal: dict[int, PacketType] = {}
+    for first in range(256):
+        with suppress(RemoteProtocolError):
+            legal[first] = _weigh_first_byte(first, version, role)
+    return legal
+
+
+LEGAL_FIRST_BYTES = {
+    role: {version: _legal_first_bytes(version, role) for version in Version} for role in Role
+}
+"""First bytes a reader of a role may meet, and the packet type they mean; for speed."""
+
+
 def _packet_id(cursor: Cursor) -> int:
     packet_id = cursor.two_bytes("packet id")
     if packet_id == 0:
@@ -168,14 +203,17 @@ def decode_publish(cursor: Cursor, version: Version, role: Role) -> Publish:
 
     A topic alias is left as it is, with an empty topic where the peer sent none.
     """
-    flags = cursor.data[0]
+    data = cursor.data
+    flags = data[0]
     qos = flags >> 1 & 3
     raw_topic = cursor.binary("topic name")
     # Only 5.0 has aliases, which stand for an empty topic.
     topic = verify_topic_name(raw_topic) if raw_topic or version is Version.V311 else ""
     packet_id = _packet_id(cursor) if qos else None
-    site = Site.PUBLISH_BY_CLIENT if role is Role.SERVER else Site.PUBLISH_BY_SERVER
-    properties = _properties(cursor, site, version)
+    properties = EMPTY
+    if version is Version.V5:
+        site = Site.PUBLISH_BY_CLIENT if role is Role.SERVER else Site.PUBLISH_BY_SERVER
+        properties = read_properties(cursor, site)
     if not topic and properties.topic_alias is None:
         raise protocol_error("topic name is empty and there is no topic alias")
     if properties.topic_alias == 0:
@@ -193,7 +231,7 @@ def decode_publish(cursor: Cursor, version: Version, role: Role) -> Publish:
     )
     if properties.topic_alias is None:
         # `raw` is no argument of `Publish`, so that a changed copy cannot carry stale wire bytes.
-        object.__setattr__(publish, "raw", cursor.data)
+        object.__setattr__(publish, "raw", data)
         object.__setattr__(publish, "raw_version", version)
     return publish
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from enum import Enum, Flag, auto
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Never, cast
 
 from typing_extensions import override
 
@@ -117,8 +117,6 @@ class Rule:
 
 
 USER_PROPERTY = 0x26
-AUTHENTICATION_METHOD = 0x15
-AUTHENTICATION_DATA = 0x16
 SUBSCRIPTION_IDENTIFIER = 0x0B
 _ACKNOWLEDGEMENTS = (
     Site.PUBACK | Site.PUBREC | Site.PUBREL | Site.PUBCOMP | Site.SUBACK | Site.UNSUBACK
@@ -160,63 +158,34 @@ SUBSCRIPTION_IDENTIFIER_SITES = Site.PUBLISH_BY_SERVER | Site.SUBSCRIBE
 _WIDTHS_BYTES = {Kind.SWITCH: 1, Kind.BIT: 1, Kind.TWO_BYTES: 2, Kind.FOUR_BYTES: 4}
 
 
-class _Collected:
-    """The values met so far while reading one property section."""
+def _allowed_at(site: Site) -> dict[int, Rule]:
+    return {code: rule for code, rule in RULES.items() if rule.sites & site}
 
-    __slots__ = ("blobs", "identifiers", "numbers", "pairs", "switches", "texts")
+
+# Flag arithmetic is slow in Python, so what each site allows is worked out once.
+_ALLOWED = {site: _allowed_at(site) for site in (*Site, Site.PUBLISH, Site.DISCONNECT)}
+
+
+class _Found:
+    """What was met so far while reading one property section."""
+
+    __slots__ = ("identifiers", "pairs", "values")
 
     def __init__(self) -> None:
-        self.numbers: dict[int, int] = {}
-        self.switches: dict[int, bool] = {}
-        self.texts: dict[int, str] = {}
-        self.blobs: dict[int, bytes] = {}
-        self.identifiers: list[int] = []
+        self.values: dict[str, str | bytes | int | tuple[object, ...]] = {}
         self.pairs: list[tuple[str, str]] = []
-
-    def known(self, code: int) -> bool:
-        return (
-            code in self.numbers
-            or code in self.switches
-            or code in self.texts
-            or code in self.blobs
-        )
+        self.identifiers: list[int] = []
 
     def finish(self) -> Properties:
-        number, switch, text, blob = (
-            self.numbers.get,
-            self.switches.get,
-            self.texts.get,
-            self.blobs.get,
-        )
-        return Properties(
-            payload_format_indicator=number(0x01),
-            message_expiry_interval=number(0x02),
-            content_type=text(0x03),
-            response_topic=text(0x08),
-            correlation_data=blob(0x09),
-            subscription_identifiers=tuple(self.identifiers),
-            session_expiry_interval=number(0x11),
-            assigned_client_identifier=text(0x12),
-            server_keep_alive=number(0x13),
-            authentication_method=text(0x15),
-            authentication_data=blob(0x16),
-            request_problem_information=switch(0x17),
-            will_delay_interval=number(0x18),
-            request_response_information=switch(0x19),
-            response_information=text(0x1A),
-            server_reference=text(0x1C),
-            reason_string=text(0x1F),
-            receive_maximum=number(0x21),
-            topic_alias_maximum=number(0x22),
-            topic_alias=number(0x23),
-            maximum_qos=number(0x24),
-            retain_available=switch(0x25),
-            user_properties=tuple(self.pairs),
-            maximum_packet_size=number(0x27),
-            wildcard_subscription_available=switch(0x28),
-            subscription_identifier_available=switch(0x29),
-            shared_subscription_available=switch(0x2A),
-        )
+        values = self.values
+        if "authentication_data" in values and "authentication_method" not in values:
+            raise protocol_error("authentication data without an authentication method")
+        if self.pairs:
+            values["user_properties"] = tuple(self.pairs)
+        if self.identifiers:
+            values["subscription_identifiers"] = tuple(self.identifiers)
+        # The table gives every name a value of its field's type, which no checker can follow.
+        return Properties(**cast("dict[str, Never]", values))
 
 
 def read_properties(cursor: Cursor, site: Site) -> Properties:
@@ -229,55 +198,56 @@ def read_properties(cursor: Cursor, site: Site) -> Properties:
     Raises:
         RemoteProtocolError: see the rules of this file.
     """
-    length_bytes = cursor.varint("property length")
-    if length_bytes == 0:
+    if cursor.data.startswith(b"\0", cursor.position, cursor.end):
+        cursor.position += 1
         return EMPTY
+    length_bytes = cursor.varint("property length")
     stop = cursor.position + length_bytes
     if stop > cursor.end:
         raise RemoteProtocolError("properties reach past the end of their packet")
     outer, cursor.end = cursor.end, stop
-    found = _Collected()
+    allowed, found = _ALLOWED[site], _Found()
     while cursor.position < stop:
-        _read_one(cursor, site, found)
+        # The standard codes identifiers as variable byte integers; all of them are below 128.
+        code = cursor.byte("property identifier")
+        rule = allowed.get(code)
+        if rule is None:
+            _read_special(code, cursor, site, found)
+        else:
+            _read_ruled(rule, cursor, found)
     cursor.end = outer
-    if AUTHENTICATION_DATA in found.blobs and AUTHENTICATION_METHOD not in found.texts:
-        raise protocol_error("authentication data without an authentication method")
     return found.finish()
 
 
-def _read_one(cursor: Cursor, site: Site, found: _Collected) -> None:
-    # The standard codes identifiers as variable byte integers; all of them are below 128.
-    code = cursor.byte("property identifier")
+def _read_ruled(rule: Rule, cursor: Cursor, found: _Found) -> None:
+    name, kind = rule.name, rule.kind
+    if name in found.values:
+        raise protocol_error(f"property `{name}` occurs twice")
+    if kind is Kind.TEXT:
+        found.values[name] = cursor.text(name)
+    elif kind is Kind.BINARY:
+        found.values[name] = cursor.binary(name)
+    else:
+        number = int.from_bytes(cursor.take(_WIDTHS_BYTES[kind], name))
+        complaint = number_complaint(rule, number)
+        if complaint is not None:
+            raise protocol_error(complaint)
+        found.values[name] = number == 1 if kind is Kind.SWITCH else number
+
+
+def _read_special(code: int, cursor: Cursor, site: Site, found: _Found) -> None:
+    """Read what the table does not allow here: the two that may occur more than once, or an error."""
     if code == USER_PROPERTY:
         found.pairs.append((cursor.text("user property name"), cursor.text("user property value")))
-        return
-    if code == SUBSCRIPTION_IDENTIFIER:
+    elif code == SUBSCRIPTION_IDENTIFIER:
         _read_subscription_identifier(cursor, site, found)
-        return
-    rule = RULES.get(code)
-    if rule is None:
+    elif code in RULES:
+        raise protocol_error(f"property `{RULES[code].name}` is not allowed in this packet")
+    else:
         raise RemoteProtocolError(f"property 0x{code:02x} is unknown")
-    if not rule.sites & site:
-        raise protocol_error(f"property `{rule.name}` is not allowed in this packet")
-    if found.known(code):
-        raise protocol_error(f"property `{rule.name}` occurs twice")
-    match rule.kind:
-        case Kind.TEXT:
-            found.texts[code] = cursor.text(rule.name)
-        case Kind.BINARY:
-            found.blobs[code] = cursor.binary(rule.name)
-        case _:
-            number = int.from_bytes(cursor.take(_WIDTHS_BYTES[rule.kind], rule.name))
-            complaint = number_complaint(rule, number)
-            if complaint is not None:
-                raise protocol_error(complaint)
-            if rule.kind is Kind.SWITCH:
-                found.switches[code] = number == 1
-            else:
-                found.numbers[code] = number
 
 
-def _read_subscription_identifier(cursor: Cursor, site: Site, found: _Collected) -> None:
+def _read_subscription_identifier(cursor: Cursor, site: Site, found: _Found) -> None:
     if not SUBSCRIPTION_IDENTIFIER_SITES & site:
         raise protocol_error("property `subscription_identifier` is not allowed in this packet")
     if found.identifiers and site is Site.SUBSCRIBE:
@@ -306,10 +276,11 @@ def write_properties(properties: Properties, site: Site) -> bytes:
     if properties is EMPTY or properties == EMPTY:
         return b"\0"
     parts: list[bytes] = []
+    allowed = _ALLOWED[site]
     for code, rule in RULES.items():
         value: object = getattr(properties, rule.name)
         if value is not None:
-            if not rule.sites & site:
+            if code not in allowed:
                 raise LocalProtocolError(f"property `{rule.name}` is not allowed in this packet")
             parts.append(bytes((code,)) + _write_value(rule, value))
     if properties.authentication_data is not None and properties.authentication_method is None:

@@ -23,7 +23,7 @@ from typing import Final
 
 from typing_extensions import override
 
-from mqtt.decode import decode_packet
+from mqtt.decode import decode_body
 from mqtt.errors import LocalProtocolError, ReasonCode, RemoteProtocolError
 from mqtt.known_topics import KnownTopics
 from mqtt.order import InboundOrder
@@ -31,13 +31,15 @@ from mqtt.packets import Packet, Publish, Role, Version
 from mqtt.plain import packet_size
 from mqtt.runs import Run
 from mqtt.scan import is_ordinary_section, run_end
-from mqtt.wire import MAX_VARINT_BYTES, VARINT_BITS, VARINT_MORE
+from mqtt.spans import correlation_span
+from mqtt.wire import MAX_VARINT_BYTES, VARINT_BITS, VARINT_MORE, Cursor
 
 __all__ = ["PacketReader", "Role"]
 
 _PUBLISH_QOS_0: Final = 0x30
 """First byte of a PUBLISH with QoS 0, no RETAIN, no DUP (3.3.1)."""
 _MAX_FIXED_HEADER_BYTES: Final = 1 + MAX_VARINT_BYTES
+_LEAST_PACKET_BYTES: Final = 2
 _LEAST_TOPIC_BYTES: Final = 3
 """The length of a topic and its first byte; a shorter PUBLISH is an error or uses an alias."""
 
@@ -130,32 +132,33 @@ class PacketReader:
         Raises:
             RemoteProtocolError: the peer broke the protocol; every later call raises it again.
         """
-        data, start = self._data, self._position
-        size = len(data)
         try:
-            # Hot path: a QoS 0 message whose remaining length takes one or two bytes.
-            if (
-                self._hot
-                and size - start > _MAX_FIXED_HEADER_BYTES
-                and data[start] == _PUBLISH_QOS_0
-            ):
-                head = start + 2
-                remaining = data[start + 1]
-                if remaining >= VARINT_MORE:
-                    high = data[head]
-                    head += 1
-                    remaining = remaining & VARINT_BITS | high << 7 if 0 < high < VARINT_MORE else 0
-                end = head + remaining
-                if (
-                    end <= size
-                    and remaining >= _LEAST_TOPIC_BYTES
-                    and end - start <= self.max_packet_bytes
-                ):
-                    return self._read_run(start, head, end) or self._read_plain(start, end)
-            return self._next_plain()
+            data, start = self._data, self._position
+            size = len(data)
+            # Hot path: a whole packet, once greeted, whose remaining length takes one or two bytes.
+            if not self._hot or size - start < _LEAST_PACKET_BYTES:
+                return self._next_carefully()
+            head = start + 2
+            remaining = data[start + 1]
+            if remaining >= VARINT_MORE:
+                high = data[head] if head < size else 0
+                if not 0 < high < VARINT_MORE:
+                    return self._next_carefully()
+                head += 1
+                remaining = remaining & VARINT_BITS | high << 7
+            end = head + remaining
+            if end > size or end - start > self.max_packet_bytes:
+                return self._next_carefully()
+            return self._read(start, head, end)
         except RemoteProtocolError as error:
             self._die(error)
             raise
+
+    def _read(self, start: int, head: int, end: int) -> Packet | Run:
+        """Read what begins with the whole packet `data[start:end]`."""
+        if self._data[start] == _PUBLISH_QOS_0 and end - head >= _LEAST_TOPIC_BYTES:
+            return self._read_run(start, head, end) or self._read_plain(start, head, end)
+        return self._read_plain(start, head, end)
 
     def _die(self, error: RemoteProtocolError) -> None:
         if error.version is not None:
@@ -165,7 +168,7 @@ class PacketReader:
         self._data, self._position = b"", 0
         self._partial.clear()
 
-    def _next_plain(self) -> Packet | Run | None:
+    def _next_carefully(self) -> Packet | Run | None:
         """Find the next packet in any state."""
         if self._error is not None:
             raise self._error
@@ -178,7 +181,7 @@ class PacketReader:
             size = packet_size(self._data[start : start + _MAX_FIXED_HEADER_BYTES])
             self._wanted = size or 0
             if size is not None and self._verify_size(size) <= len(self._data) - start:
-                return self._read_any(start, start + size)
+                return self._read(start, self._head(start), start + size)
         self._drained = True
         return None
 
@@ -190,13 +193,6 @@ class PacketReader:
             )
         return size
 
-    def _read_any(self, start: int, end: int) -> Packet | Run:
-        if self._data[start] == _PUBLISH_QOS_0:
-            head = self._head(start)
-            if end - head >= _LEAST_TOPIC_BYTES:
-                return self._read_run(start, head, end) or self._read_plain(start, end)
-        return self._read_plain(start, end)
-
     def _head(self, start: int) -> int:
         """Return where the variable header of the whole packet at `start` begins."""
         head = start + 1
@@ -204,26 +200,26 @@ class PacketReader:
             head += 1
         return head + 1
 
-    def _read_plain(self, start: int, end: int) -> Packet | Run:
+    def _read_plain(self, start: int, head: int, end: int) -> Packet | Run:
         """Read one packet without assuming anything."""
-        order = self._order
-        packet = order.accept(decode_packet(self._data[start:end], self.version, order.role))
+        order, data = self._order, self._data
+        packet_type = order.verify_first_byte(data[start])
+        cursor = Cursor(data[start:end], head - start)
+        packet = order.accept(decode_body(cursor, packet_type, order.version, order.role))
+        self._position = end
         if isinstance(packet, Publish):
-            if self._data[start] == _PUBLISH_QOS_0 and packet.raw:
-                return self._run_of_one(packet, start, end)
+            if data[start] == _PUBLISH_QOS_0 and packet.raw:
+                return self._run_of_one(packet, head - start)
         else:
             self.version = order.version
             self._hot = order.greeted and not order.closed
-        self._position = end
         return packet
 
-    def _run_of_one(self, packet: Publish, start: int, end: int) -> Run:
+    def _run_of_one(self, packet: Publish, head: int) -> Run:
         """Return a message that was decoded as a run, for the rare properties `_read_run` leaves."""
-        topic, stride = packet.topic_bytes, end - start
-        head = self._head(start) - start
-        body = head + 2 + len(topic)
+        topic, stride = packet.topic_bytes, len(packet.raw)
         payload = stride - len(packet.payload)
-        self._position = end
+        body = head + 2 + len(topic)
         return Run(packet.raw, stride, 1, head, topic, body, payload, self.version)
 
     def _read_run(self, start: int, head: int, end: int) -> Run | None:
@@ -261,7 +257,7 @@ class PacketReader:
             if payload == properties:
                 stop = run_end(data, end, stride, header)
             else:
-                stop = self._ordinary_end(start, end, properties, payload)
+                stop = self._ordinary_end(start, end, body)
         self._position = stop
         return Run(
             data[start:stop],
@@ -290,12 +286,15 @@ class PacketReader:
     def _is_ordinary(self, properties: int, payload: int) -> bool:
         return is_ordinary_section(self._data, properties, payload, self._known_topics.learn)
 
-    def _ordinary_end(self, start: int, end: int, properties: int, payload: int) -> int:
+    def _ordinary_end(self, start: int, end: int, body: int) -> int:
         """Return where the run with properties ends whose first packet is `data[start:end]`."""
         data, stride = self._data, end - start
+        # Often packets differ in correlation data alone; then the first one's properties stand for all.
+        properties, payload = self._section(body, end)
+        span_start, span_end = correlation_span(data[start:end], body - start)
+        tail = data[start + span_end : payload]
+        stop = run_end(data, end, stride, data[start : start + span_start], tail, span_end)
         last = len(data) - stride
-        # Often all properties are equal; then those of the first packet stand for all.
-        stop = run_end(data, end, stride, data[start:payload])
         header = data[start:properties]
         while stop <= last and data.startswith(header, stop):
             offset = stop - start

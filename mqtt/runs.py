@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from mqtt.decode import decode_publish
-from mqtt.packets import Role, Version
+from mqtt.decode import decode_packet, decode_publish
+from mqtt.errors import LocalProtocolError
+from mqtt.packets import Publish, Role, Version
 from mqtt.wire import Cursor
 
 if TYPE_CHECKING:
-    from mqtt.packets import Properties, Publish
+    from mqtt.packets import Properties
 
 RETAIN = 1
 """The RETAIN bit of a PUBLISH's first byte (3.3.1)."""
@@ -59,6 +60,49 @@ class Run:
         self.body = body
         self.payload = payload
         self.version = version
+
+    @classmethod
+    def parse(cls, packet: bytes, version: Version) -> Run:
+        """Return one encoded QoS 0 PUBLISH as a run of one.
+
+        Args:
+            packet: exactly one packet, without a topic alias.
+            version: the version it is written in.
+
+        Raises:
+            RemoteProtocolError: the bytes break a rule of MQTT.
+            LocalProtocolError: they are another packet, or use a topic alias.
+        """
+        decoded = decode_packet(packet, version, Role.CLIENT)
+        if not isinstance(decoded, Publish) or decoded.qos or not decoded.raw:
+            raise LocalProtocolError("only a QoS 0 PUBLISH without a topic alias is a run")
+        cursor = Cursor(packet, 1)
+        cursor.varint("remaining length")
+        head, topic = cursor.position, decoded.topic_bytes
+        payload = len(packet) - len(decoded.payload)
+        body = head + 2 + len(topic)
+        return cls(packet, len(packet), 1, head, topic, body, payload, version)
+
+    def repeated(self, data: bytes, count: int) -> Run:
+        """Return a run of other packets with this one's header, topic and offsets.
+
+        Args:
+            data: `count` packets, back to back. INVARIANT, the caller's: they differ from this run's in
+                payload and the values of properties only, and those are legal.
+            count: at least 1.
+
+        Raises:
+            LocalProtocolError: the length does not fit, or the first packet does not begin alike.
+        """
+        if (
+            count < 1
+            or len(data) != self.stride * count
+            or data[: self.body] != self.data[: self.body]
+        ):
+            raise LocalProtocolError("the packets are not of this run's form")
+        return Run(
+            data, self.stride, count, self.head, self.topic, self.body, self.payload, self.version
+        )
 
     @override
     def __repr__(self) -> str:

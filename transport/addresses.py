@@ -16,9 +16,8 @@ IPV6_SITE_BITS: Final = 64
 IPV6_BITS: Final = 128
 MAX_PORT: Final = 65535
 
-_SocketAddress = tuple[
-    str | int, ...
-]  # what getaddrinfo gives: host and port, for IPv6 also flow and scope
+# What getaddrinfo gives: host and port, for IPv6 also flow and scope.
+_SocketAddress = tuple[str | int, ...]
 
 
 def bind_tcp(host: str, port: int) -> list[socket.socket]:

@@ -199,7 +199,7 @@ async def test_curl_uploads_by_length_and_in_chunks_and_not_too_much(
                 )
                 assert code == 0
                 assert f'"bytes":{size}' in said
-        data.write_bytes(bytes(2_000_000))
+        data.write_bytes(bytes(1_000_000))
         for extra in ((), ("-H", "Transfer-Encoding: chunked"), ("-H", "Expect:")):
             code, said = await curl(pki, served, "/up", leaf, "--data-binary", f"@{data}", *extra)
             assert "at most 100000 bytes of body are read" in said

@@ -7,7 +7,7 @@ the caller sees it; nothing is allowed while the broker has had no contact with 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 import trio
@@ -19,13 +19,33 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from acl.decide import Decision
-    from broker.asker import Asker
+    from acl.model import Principal
     from broker.router import Router, Subscriber
     from cache.authorizer import Authorizer
+    from cache.connection import ConnectionCache
     from controller.link import PolicyUpdate
     from governance.audit import AuditLog
 
 log = structlog.get_logger("stockade.broker.guard")
+
+
+class Asker(Protocol):
+    """A session or an HTTP connection, as far as the policy is concerned."""
+
+    @property
+    def principal(self) -> Principal:
+        """Who it is."""
+        ...
+
+    @property
+    def cache(self) -> ConnectionCache:
+        """Its L1."""
+        ...
+
+    @property
+    def peer(self) -> str:
+        """Its address, for the audit log."""
+        ...
 
 
 class Guard:

@@ -16,8 +16,8 @@ import structlog
 import trio
 
 from broker.admission import Refusal
-from broker.asker import Asker
 from broker.calls import Call, answers, call_of, calls_of_run, failures, verify_response_topic
+from broker.guard import Asker
 from gpu.errors import KernelBusy, KernelFault, PayloadRefused, UnknownKernel
 from mqtt.errors import ReasonCode, RemoteProtocolError
 

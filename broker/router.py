@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from broker.asker import Asker
+from broker.guard import Asker
 from mqtt.convert import convert_run
 from mqtt.packets import Version
 from mqtt.topics import FilterTree

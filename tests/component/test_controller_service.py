@@ -30,6 +30,7 @@ from controller.errors import (
 from controller.link import ControllerLink, LinkTiming, PolicyUpdate
 from controller.wire import Applied, FromController, Hello
 from tests.pki import Issued, TestPki
+from tests.unit.controller.parts import Recorder
 from transport.connect import connect_tls
 from transport.errors import TransportBroken, TransportError
 from transport.frames import FrameStream
@@ -44,19 +45,6 @@ FIRST_RULES = (
 TELEMETRY = RuleDraft(principal="sensor", resource="topic.telemetry.**", operations="write")
 WRITE = AccessRequest(Principal("sensor"), Operation.WRITE, Resource.topic("telemetry/cpu"))
 IMPATIENT = LinkTiming(stale_after_s=1.5, backoff_min_s=0.02, backoff_max_s=0.1, answer_s=2.0)
-
-
-class Recorder:
-    """An audit sink that keeps events."""
-
-    def __init__(self) -> None:
-        self.events: list[dict[str, object]] = []
-
-    def record(self, **event: object) -> None:
-        self.events.append(event)
-
-    def of(self, kind: str) -> list[dict[str, object]]:
-        return [event for event in self.events if event["kind"] == kind]
 
 
 class Site:

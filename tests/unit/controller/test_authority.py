@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import msgspec
 import trio
 import trio.testing
@@ -11,46 +9,18 @@ import trio.testing
 from acl.model import AccessRequest, Operation, Principal, Resource
 from controller.authority import PolicyAuthority
 from controller.brokers import BrokerSession, BrokerTable
-from controller.commands import Result, RuleDraft, Verdict
-from controller.consensus import LogStatus
-from controller.replica import Replica
+from controller.commands import RuleDraft, Verdict
 from controller.state import State
 from controller.wire import Question, question_of
+from tests.unit.controller.parts import build_parts
 
 DRAFT = RuleDraft(principal="sensor", resource="topic.telemetry.**", operations="write")
 WRITE = AccessRequest(Principal("sensor"), Operation.WRITE, Resource.topic("telemetry/cpu"))
 
 
-class ImmediateLog:
-    """A log of one member without a disk: applies at once."""
-
-    def __init__(self, machine: Replica) -> None:
-        self._machine = machine
-
-    async def submit(self, command: bytes) -> Result:
-        await trio.lowlevel.checkpoint()
-        return self._machine.apply(command)
-
-    async def barrier(self) -> None:
-        await trio.lowlevel.checkpoint()
-
-    def status(self) -> LogStatus:
-        raise NotImplementedError
-
-
 def build() -> tuple[PolicyAuthority, State, BrokerTable]:
-    state, numbers = State(), itertools.count()
-    replica = Replica(state)
-    brokers = BrokerTable(clock=trio.current_time)
-    replica.on_change(brokers.push)
-    authority = PolicyAuthority(
-        state=state,
-        log=ImmediateLog(replica),
-        brokers=brokers,
-        clock=lambda: 1000.0,
-        new_id=lambda: f"{next(numbers):012x}",
-    )
-    return authority, state, brokers
+    parts = build_parts()
+    return parts.authority, parts.state, parts.brokers
 
 
 async def test_authority_decides_by_the_rules_now() -> None:

@@ -8,7 +8,7 @@ Rules of this file:
   so adding one would replay old entries as other commands; here there is nothing to sort.
 - Membership and code version entries do not exist: `verify_entries` refuses them at the start, nothing writes them.
 
-docs/adr/0005 tells why the library is wrapped like this, and what was seen without it.
+docs/adr/0006-pysyncobj-hardened.md tells why the library is wrapped like this, and what was seen without it.
 """
 
 from __future__ import annotations

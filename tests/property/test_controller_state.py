@@ -49,6 +49,7 @@ COMMANDS: st.SearchStrategy[Command] = st.one_of(
 LOGS = st.lists(COMMANDS.map(encode_command) | st.binary(max_size=20), max_size=30)
 
 
+@settings(deadline=None)
 @given(LOGS)
 def test_members_that_apply_the_same_log_agree(log: list[bytes]) -> None:
     one, two = State(), State()
@@ -56,6 +57,7 @@ def test_members_that_apply_the_same_log_agree(log: list[bytes]) -> None:
     assert one.dump() == two.dump()
 
 
+@settings(deadline=None)
 @given(LOGS, st.integers(0, 30))
 def test_snapshot_and_rest_of_the_log_equal_the_whole_log(log: list[bytes], at: int) -> None:
     whole, early, late = State(), State(), State()
@@ -70,6 +72,7 @@ def test_snapshot_and_rest_of_the_log_equal_the_whole_log(log: list[bytes], at: 
     assert late.rules.rules == whole.rules.rules
 
 
+@settings(deadline=None)
 @given(LOGS)
 def test_epoch_grows_by_one_exactly_when_brokers_are_told(log: list[bytes]) -> None:
     state = State()
@@ -84,6 +87,7 @@ def test_epoch_grows_by_one_exactly_when_brokers_are_told(log: list[bytes]) -> N
             assert result.verdict is Verdict.APPLIED
 
 
+@settings(deadline=None)
 @given(LOGS)
 def test_grants_told_to_brokers_always_cover_the_rules(log: list[bytes]) -> None:
     state, told = State(), set[tuple[str, str]]()
@@ -100,7 +104,7 @@ def test_grants_told_to_brokers_always_cover_the_rules(log: list[bytes]) -> None
 
 
 @given(st.lists(COMMANDS, max_size=15))
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_every_command_repeated_at_once_changes_nothing_more(commands: list[Command]) -> None:
     once, twice = State(), State()
     for command in commands:

@@ -340,6 +340,12 @@ class ControllerLink:
         update = connection.policies.add(part)
         if update is None:
             return
+        if update.epoch < self._epoch:
+            # Decisions of the later epochs may still be cached here: without contact they are not used.
+            raise RemoteProtocolError(
+                f"the controller's policy (epoch {update.epoch}) is older than this broker's ({self._epoch}): "
+                "if it was restored from a backup, restart the broker"
+            )
         self._on_policy(update)
         self._epoch = update.epoch
         self._confirm(connection)

@@ -43,6 +43,8 @@ MAX_PENDING_COMMANDS = 1024
 MAX_TICKS_PER_WAKE = 4
 # Pause between ticks until the first election is over, in seconds.
 _ELECTION_TICK_S = 0.01
+# The same while commands wait for their outcome.
+_BUSY_TICK_S = 0.001
 
 
 class _Waiter:
@@ -212,7 +214,12 @@ class RaftLog:
             self.close()
 
     def _pause(self, *, announced: bool) -> float:
-        """Return how long to sleep when nobody wakes us: short until the first election is over."""
+        """Return how long to sleep when nobody wakes us: short during the first election and while somebody waits.
+
+        A tick appends for `heartbeat_s` at most, so a burst may need more than one wake-up.
+        """
+        if any(not waiter.done.is_set() for waiter in self._waiting):
+            return _BUSY_TICK_S
         return self._timing.tick_s if announced else min(self._timing.tick_s, _ELECTION_TICK_S)
 
     def _tick(self) -> None:

@@ -485,6 +485,25 @@ async def test_link_loses_contact_when_the_controller_is_gone_and_finds_it_again
     assert [here for here, _ in broker.contacts] == [False, True, False, True]
 
 
+async def test_link_does_not_follow_a_controller_back_in_time(site: Site) -> None:
+    async with trio.open_nursery() as nursery:
+        async with site.running() as addresses:
+            broker, admin = Broker(site, addresses), site.admin(addresses)
+            await nursery.start(broker.link.run)
+            await broker.link.wait_contact()
+            await in_thread(lambda: admin.add_rule(TELEMETRY))
+            assert broker.link.epoch == 2
+        fresh = {"rpc_listen": addresses.rpc, "data_dir": site.path / "restored"}
+        async with site.running(**fresh):
+            with trio.fail_after(8):
+                while broker.link.contact or "older than" not in broker.link._contact.problem:
+                    await trio.sleep(0.01)
+            with pytest.raises(ControllerUnavailable, match="restart the broker"):
+                await broker.link.ask([WRITE])
+        nursery.cancel_scope.cancel()
+    assert [update.epoch for update in broker.updates] == [1, 2]
+
+
 async def test_contact_stays_while_heartbeats_come(site: Site) -> None:
     async with site.running() as addresses:
         broker = Broker(site, addresses)

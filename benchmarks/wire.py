@@ -162,6 +162,8 @@ class Session:
             if not count:
                 raise ConnectionError("the broker closed the connection")
             self.reader.feed(bytes(buffer[:count]))
+        if self.reader.next_event() is not None:
+            raise ConnectionError("the broker said more than it was asked for")
         return event
 
 

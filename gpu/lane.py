@@ -290,13 +290,10 @@ class Lane:
         try:
             over = await self._life_of(process)
         except BaseException:
-            self._process = None
             process.kill()
             await process.end()
             raise
-        self._process = None
-        ending = await process.end()
-        return over, ending
+        return over, await process.end()
 
     async def _life_of(self, process: WorkerProcess) -> _LifeOver:
         try:
@@ -309,6 +306,9 @@ class Lane:
             return _LifeOver(FaultCode.PROTOCOL, f"its worker broke the protocol: {error}")
         except EOFError:
             return _LifeOver(FaultCode.WORKER_DIED, "its worker died")
+        finally:
+            self._process = None
+            self._why = self._why or "its worker is being replaced"
 
     async def _begin(self, process: WorkerProcess) -> None:
         """Wait until the worker has built and loaded the kernel."""
@@ -394,11 +394,11 @@ class Lane:
     async def _refuse_when_long_down(self) -> None:
         while True:
             await self._down.wait()
-            with trio.move_on_after(self._limits.restart_wait_s):
+            with trio.move_on_after(self._limits.restart_wait_s) as patience:
                 await self._up.wait()
-            if not self.ready:
+            if patience.cancelled_caught and not self.ready:
                 self._refuse_callers()
-            await self._up.wait()
+                await self._up.wait()
 
     def _refuse_callers(self) -> None:
         self._refuse = True

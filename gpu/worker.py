@@ -16,7 +16,7 @@ import sys
 import time
 import traceback
 from collections import deque
-from typing import Final
+from typing import Final, NoReturn
 
 import msgspec
 
@@ -45,12 +45,13 @@ class Worker:
         self._plan = plan
         self._arena = arena
         self._link = link
+        self._device: Device | None = None  # held until the process ends, see `main`
         self._slots = tuple(arena.memory(slot) for slot in range(plan.slots))
 
     def run(self) -> int:
         """Serve until the broker closes the socket; return the exit status."""
         try:
-            device = open_device(self._plan)
+            device = self._device = open_device(self._plan)
             device.attach(self._slots)
         except ToolchainError as error:
             self._say(ReportKind.FAILED, code=FailureCode.of(error), text=str(error))
@@ -147,34 +148,39 @@ def _read_plan(descriptor: int) -> WorkerPlan:
         return msgspec.json.decode(file.read(MAX_PLAN_BYTES), type=WorkerPlan)
 
 
-def main(arguments: list[str]) -> int:
-    """Run one worker; returns its exit status."""
+def main(arguments: list[str]) -> NoReturn:
+    """Run one worker and end the process.
+
+    It ends by `os._exit` with the worker still alive: to free a device's objects after a fault means to call into a
+    context in ruins, and PyCUDA aborts the process when its module is cleaned up before its context.
+    """
     plan_fd, arena_fd, link_fd = (int(text) for text in arguments)
-    plan = _read_plan(plan_fd)
+    status = EXIT_BUG
     try:
+        plan = _read_plan(plan_fd)
         bind_to_parent(plan.parent_pid)
-    except ProcessLookupError:
-        return 0
+        worker = Worker(plan, _attach(plan, arena_fd), socket.socket(fileno=link_fd))
+        status = worker.run()
+    except (BrokenPipeError, ConnectionError, ProcessLookupError):  # the broker went away
+        status = 0
+    except Exception:  # noqa: BLE001 - whatever it is, the broker reads it in the worker's log
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _attach(plan: WorkerPlan, descriptor: int) -> Arena:
     layout = ArenaLayout(
         in_bytes=plan.in_bytes,
         out_bytes=plan.out_bytes,
         max_batch=plan.max_batch,
         slots=plan.slots,
     )
-    arena = Arena.attach(layout, arena_fd)
+    arena = Arena.attach(layout, descriptor)
     arena.close()
-    try:
-        return Worker(plan, arena, socket.socket(fileno=link_fd)).run()
-    except (BrokenPipeError, ConnectionError):  # the broker went away
-        return 0
+    return arena
 
 
 if __name__ == "__main__":
-    status = EXIT_BUG
-    try:
-        status = main(sys.argv[1:])
-    except Exception:  # noqa: BLE001 - whatever it is, the broker reads it in the worker's log
-        traceback.print_exc()
-    # Not sys.exit: it would free device objects of a context that may be in ruins, and wait for the helper thread.
-    sys.stderr.flush()
-    os._exit(status)
+    main(sys.argv[1:])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,11 +58,16 @@ def make_bundle(
     *,
     name: str = "scale",
     source: str = SCALE,
-    record: str = 'dtype = "float32"\nshape = [1]',
     **keys: float,
 ) -> KernelBundle:
-    """Write a bundle to `folder`/NAME and load it."""
-    settings: dict[str, float] = {"max_batch": 64, "max_delay_ms": 0, "block": 32} | keys
+    """Write a bundle of one-value float32 records to `folder`/NAME and load it."""
+    return write_bundle(folder, name, source, keys)
+
+
+def write_bundle(folder: Path, name: str, source: str, keys: Mapping[str, float]) -> KernelBundle:
+    """As `make_bundle`, with the manifest's keys as a mapping."""
+    record = 'dtype = "float32"\nshape = [1]'
+    settings = {"max_batch": 64, "max_delay_ms": 0, "block": 32, **keys}
     lines = "".join(f"{key} = {value}\n" for key, value in settings.items())
     directory = folder / name
     directory.mkdir()
@@ -75,7 +80,7 @@ def make_bundle(
 
 def make_moody(folder: Path, *, name: str = "moody", **keys: float) -> KernelBundle:
     source = MOODY.replace("moody", name)
-    return make_bundle(folder, name=name, source=source, **keys)
+    return write_bundle(folder, name, source, keys)
 
 
 def make_plan(bundle: KernelBundle, **changes: str | int) -> WorkerPlan:

@@ -225,9 +225,7 @@ async def test_callback_that_raises_costs_nobody_else_the_answer(tmp_path: Path)
 async def test_answer_may_submit_again_from_its_callback(tmp_path: Path) -> None:
     async with running(make_bundle(tmp_path)) as pool:
         second = Answer()
-        await pool.submit(
-            "scale", rows_of(1), lambda _: _again(pool, second)
-        )
+        await pool.submit("scale", rows_of(1), lambda _: _again(pool, second))
         assert not isinstance(await second.get(), KernelFault)
 
 

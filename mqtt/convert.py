@@ -88,7 +88,7 @@ def _identifier(qos: int, packet_id: int | None, *, dup: bool) -> bytes:
         if packet_id is not None or dup:
             raise LocalProtocolError("a QoS 0 message has no packet id and no DUP flag")
         return b""
-    if qos > MAX_QOS:
+    if not 0 < qos <= MAX_QOS:
         raise LocalProtocolError(f"QoS {qos} does not exist")
     if packet_id is None or not 1 <= packet_id <= MAX_PACKET_ID:
         raise LocalProtocolError(f"packet id must be 1 to {MAX_PACKET_ID}, not {packet_id}")

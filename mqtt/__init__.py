@@ -2,7 +2,7 @@
 
 Knows: the wire format, topic names and filters, runs of PUBLISH packets, reason codes.
 Never: does I/O, reads a clock, or decides who may do what.
-Doors: none; standard library only.
+Doors: none; the standard library, and typing-extensions for `override`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from mqtt.errors import ReasonCode, RemoteProtocolError
+from mqtt.errors import ReasonCode
 from mqtt.packets import PacketType, Role
 from mqtt.reasons import ALLOWED, allowed_from, connack_code_311, connack_reason_311
 
@@ -30,13 +30,3 @@ def test_refusal_stays_a_refusal_in_the_older_version() -> None:
     assert connack_code_311(ReasonCode.BANNED) == 5
     assert connack_code_311(ReasonCode.QUOTA_EXCEEDED) == 3
     assert all(connack_code_311(each) for each in ReasonCode if each.failed)
-
-
-def test_error_carries_reason_and_message() -> None:
-    error = RemoteProtocolError("broken", ReasonCode.QUOTA_EXCEEDED)
-    assert (str(error), error.message, error.reason) == (
-        "broken",
-        "broken",
-        ReasonCode.QUOTA_EXCEEDED,
-    )
-    assert RemoteProtocolError("x").reason is ReasonCode.MALFORMED_PACKET

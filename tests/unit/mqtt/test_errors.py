@@ -21,4 +21,4 @@ def test_every_error_of_the_room_has_one_base() -> None:
 def test_failure_begins_where_the_standard_says() -> None:
     assert not ReasonCode.RE_AUTHENTICATE.failed
     assert ReasonCode.UNSPECIFIED_ERROR.failed
-    assert ReasonCode.GRANTED_QOS_0 is ReasonCode.SUCCESS
+    assert ReasonCode["GRANTED_QOS_0"] is ReasonCode(0)

@@ -23,7 +23,7 @@ from benchmarks.suite import Suite, run_broker_measures
 from benchmarks.targets import Target, find_mosquitto, run_mosquitto, run_stockade
 
 ROUNDS = 3
-IN_PROCESS = ("benchmarks.decisions", "benchmarks.kernels")
+IN_PROCESS = ("benchmarks.decisions",)
 """Measured last, in this process, when no broker runs beside them any more."""
 
 

@@ -57,7 +57,8 @@ wall_clock = time.time  # noqa: TID251  the composition root: here the clock ent
 log = structlog.get_logger("stockade.broker.daemon")
 
 LAG_SAMPLE_S = 0.1  # seconds between two measurements of loop lag
-KERNELS_SETTLE_S = 60.0  # a kernel that compiles for longer does not hold up the others' clients
+# A kernel that compiles for longer does not hold up the others' clients; `stockade up` waits 30 s for a broker.
+KERNELS_SETTLE_S = 20.0
 LINK_STALE_S = 3.0  # three missed heartbeats of the controller; part of `stale_after_s`
 
 

@@ -32,11 +32,18 @@ ADDRESS = "127.0.0.1:0"
 
 def descendants_of(pid: int) -> list[int]:
     """The numbers of a process's children, their children and so on."""
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return []  # it ended meanwhile
-    return [found for child in map(int, children) for found in (child, *descendants_of(child))]
+    parents: dict[int, list[int]] = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it ended meanwhile
+        parents.setdefault(int(fields[1]), []).append(int(status.parent.name))
+
+    def below(parent: int) -> list[int]:
+        return [found for child in parents.get(parent, ()) for found in (child, *below(child))]
+
+    return below(pid)
 
 
 def workers_of(pid: int) -> list[int]:

@@ -39,7 +39,10 @@ OPENINGS = (
 
 def sockets_of(pid: int) -> set[str]:
     """The inodes of a process's sockets."""
-    links = [str(descriptor.readlink()) for descriptor in Path(f"/proc/{pid}/fd").iterdir()]
+    links: list[str] = []
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile: then it is no listening socket
+            links.append(str(descriptor.readlink()))
     return {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
 
 

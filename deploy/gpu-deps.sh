@@ -20,7 +20,8 @@ store=$(dirname -- "$here")/.gpu-wheels
 pins=$here/gpu-requirements.txt
 
 tag=$("$python" -c 'import sys, sysconfig; print(sys.implementation.cache_tag, sysconfig.get_platform(), sep="-")')
-key=$({ cat "$pins" "$0"; echo "$tag"; } | sha256sum | cut -c1-16)
+# What the build depends on, and not this text: raise the number when the options below change.
+key=$({ cat "$pins" "$here/gpu-headers.txt"; echo "1 $tag"; } | sha256sum | cut -c1-16)
 wheels=$store/$key
 headers=$store/headers
 
@@ -51,7 +52,7 @@ if [ ! -e "$wheels/complete" ] || [ ! -e "$headers/complete" ]; then
     }
     rm "$sdist"
 
-    rm -rf "$wheels" "$headers"
+    rm -rf "${store:?}"/*
     mkdir -p "$headers"
     cp -R "$include/." "$headers/"
     mv "$work/wheels" "$wheels"

@@ -1,7 +1,8 @@
 """Which rows lie in which slot and whom they belong to: the bookkeeping of one kernel's queue, without any I/O.
 
 Theory of operation: a slot goes free -> filling -> closed -> running -> free. At most one is filling. It is closed
-when it is full, or taken as it is when its first row has waited `max_delay_s` and the worker has nothing to do.
+when it is full, or taken as it is when its first row has waited `max_delay_s` and the worker has nothing to do: while the
+worker is busy a part of a batch stays here, where it can still grow.
 A submit that does not fit into one slot is a ticket with several segments; its caller hears once, at the end.
 
 INVARIANT: a slot is in exactly one of `free`, `filling`, `closed`, `running`.
@@ -156,10 +157,12 @@ class Batches:
 
     @property
     def close_at(self) -> float:
-        """When the next batch may be taken: now (-inf) if one is closed, never (inf) if there are no rows."""
+        """When the next batch may be taken: now (-inf) if one is full, not before a report (inf) if none is due."""
         if self._closed:
             return -math.inf
-        return self._filling.opened_at + self._max_delay_s if self._filling else math.inf
+        if self._filling is None or self._running:
+            return math.inf
+        return self._filling.opened_at + self._max_delay_s
 
     def put(self, ticket: Ticket, payloads: Payloads, start: int, now: float) -> int:
         """Copy rows of `payloads` from `start` on, as many as there is room for; return how many."""
@@ -228,9 +231,8 @@ class Batches:
 
     def _discard(self, slot: Slot) -> list[Ticket]:
         tickets = slot.tickets()
-        slot.inputs[: slot.rows] = (
-            0  # no worker did it, and the next batch belongs to somebody else
-        )
+        # No worker did it, and the next batch belongs to somebody else.
+        slot.inputs[: slot.rows] = 0
         self._clear(slot)
         return tickets
 

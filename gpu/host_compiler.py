@@ -124,7 +124,7 @@ def _environment(path: str) -> dict[str, str]:
 
 
 def _headers() -> list[bytes]:
-    return [header.read_bytes() for header in sorted(NATIVE.rglob("*.h"))]
+    return [path.read_bytes() for path in sorted(NATIVE.rglob("*")) if path.is_file()]
 
 
 def _cpu() -> str:

@@ -55,6 +55,8 @@ def test_full_batch_is_due_at_once_and_a_part_after_the_delay() -> None:
     assert batches.take(10.0) is not None
     assert batches.close_at == math.inf
     batches.put(Caller(1).ticket, rows(5), 0, now=20.0)
+    assert batches.take(99.0) is None, "while the worker is busy it can still grow"
+    run_head(batches)
     assert batches.close_at == 21.0
     assert batches.take(20.9) is None
     assert batches.take(21.0) is not None

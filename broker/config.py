@@ -19,6 +19,8 @@ from certs.settings import SettingsError, load_settings
 
 MIN_PACKET_BYTES = 1024  # below this not even a CONNECT with a SPIFFE-length client id fits
 MAX_PACKET_BYTES = 268_435_460  # the largest MQTT packet: 5 bytes of header, 2^28 - 1 after it
+# The controller proves itself once a second; below three proofs a healthy broker would lose contact again and again.
+MIN_STALE_AFTER_S = 3
 
 
 class BrokerLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -95,7 +97,7 @@ class BrokerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         ready_file: written once clients can be served, removed at the end; absent: none.
         log_json: log as JSON lines instead of text.
         log_level: `debug`, `info`, `warning` or `error`.
-        stale_after_s: seconds without contact to the controller after which every request is denied.
+        stale_after_s: seconds without contact to the controller after which every request is denied; at least 3.
         kernel_bundles: folders of kernel bundles to load.
         kernel_backend: `auto`, `cpu` or `cuda`.
         kernel_cache: folder for compiled kernels; absent: the user's cache folder.
@@ -166,7 +168,7 @@ def verify_limits(config: BrokerConfig) -> None:
     _within("limits.handshake_deadline_s", limits.handshake_deadline_s, 0.1, 120)
     _within("limits.max_handshakes", limits.max_handshakes, 1, 65_536)
     _within("limits.max_handshakes_per_address", limits.max_handshakes_per_address, 1, 65_536)
-    _within("stale_after_s", config.stale_after_s, 1, 3_600)
+    _within("stale_after_s", config.stale_after_s, MIN_STALE_AFTER_S, 3_600)
     _within("kernel_wait_s", config.kernel_wait_s, 0.01, 60)
 
 

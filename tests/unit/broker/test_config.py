@@ -44,6 +44,7 @@ def test_unknown_key_names_the_nearest(tmp_path: Path) -> None:
     "extra",
     [
         "stale_after_s = 0\n",
+        "stale_after_s = 2\n",  # shorter than the controller's proofs are apart
         "kernel_wait_s = 1000\n",
         "[limits]\nmax_packet_bytes = 10\n",
         "[limits]\nmax_connections = 0\n",

@@ -22,6 +22,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from cli.target import connect_to
+from controller.commands import RuleDraft
 from tests.needs import require_tool
 
 if TYPE_CHECKING:
@@ -119,6 +121,26 @@ def await_audit(path: Path, **fields: object) -> AuditLine:
         ]
 
     return eventually(look)[0]
+
+
+# -- policy
+
+
+@contextmanager
+def ruled(
+    ready: Ready, principal: str, operations: str, resource: str, *, effect: str = "allow"
+) -> Generator[None]:
+    """One more rule for the length of a `with` block; it holds for every client from its first line on."""
+    client = connect_to(ready.controller.api, ready.clients["admin"])
+    rule = unique("rule")
+    draft = RuleDraft(
+        id=rule, principal=principal, resource=resource, operations=operations, effect=effect
+    )
+    assert not client.add_rule(draft).lagging_brokers
+    try:
+        yield
+    finally:
+        assert not client.delete_rule(rule).lagging_brokers
 
 
 # -- mosquitto

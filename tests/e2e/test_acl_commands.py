@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cli.target import connect_to
 from tests.e2e.clients import (
     NOT_AUTHORIZED,
     audit_lines,
     await_audit,
     eventually,
     paho,
+    ruled,
     run,
     unique,
 )
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-    from tests.e2e.clients import Paho
+    from tests.e2e.clients import AuditLine, Paho
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
@@ -50,13 +52,11 @@ def acl(system: Running, verb: str, *arguments: str) -> str:
     return done.stdout
 
 
-def allow(
-    system: Running, principal: str, operations: str, resource: str, *, effect: str = "allow"
-) -> str:
-    """Add a rule; its id."""
+def add(system: Running, principal: str, operations: str, resource: str) -> str:
+    """`stockade acl add`; the rule's id."""
     rule = unique("rule")
     who = ("--id", rule, "--principal", principal, "--operations", operations)
-    acl(system, "add", *who, "--resource", resource, "--effect", effect)
+    acl(system, "add", *who, "--resource", resource)
     return rule
 
 
@@ -98,7 +98,7 @@ def test_added_rule_holds_for_connected_clients_and_deleted_does_not_deliver_onc
     with paho(own.ready, "viewer") as viewer, paho(own.ready, "bench") as bench:
         assert viewer.subscribe(f"bench/{level}/#").code == NOT_AUTHORIZED
         with stream(bench, topic) as sent:
-            rule = allow(own, "viewer", "read", f"topic.bench.{level}.**")
+            rule = add(own, "viewer", "read", f"topic.bench.{level}.**")
             assert viewer.subscribe(f"bench/{level}/#").code == 0
             eventually(lambda: numbers(viewer))
 
@@ -114,10 +114,9 @@ def test_added_rule_holds_for_connected_clients_and_deleted_does_not_deliver_onc
             seen.append(int(viewer.receive().payload))
         assert max(seen) <= last
 
-        again = allow(own, "viewer", "read", f"topic.bench.{level}.**")
-        bench.publish(topic, b"7", qos=1)  # the subscription was never given up
-        assert viewer.receive().payload == b"7"
-        acl(own, "delete", again)
+        with ruled(own.ready, "viewer", "read", f"topic.bench.{level}.**"):
+            bench.publish(topic, b"7", qos=1)  # the subscription was never given up
+            assert viewer.receive().payload == b"7"
 
 
 def test_added_rule_lets_a_connected_client_publish_until_it_is_deleted(own: Running) -> None:
@@ -125,9 +124,8 @@ def test_added_rule_lets_a_connected_client_publish_until_it_is_deleted(own: Run
     topic = f"bench/{level}"
     with paho(own.ready, "sensor") as sensor:
         assert sensor.publish(topic, b"1", qos=1).code == NOT_AUTHORIZED
-        rule = allow(own, "sensor", "write", f"topic.bench.{level}")
-        assert sensor.publish(topic, b"2", qos=1).code < 0x80
-        acl(own, "delete", rule)
+        with ruled(own.ready, "sensor", "write", f"topic.bench.{level}"):
+            assert sensor.publish(topic, b"2", qos=1).code < 0x80
         assert sensor.publish(topic, b"3", qos=1).code == NOT_AUTHORIZED
 
 
@@ -135,26 +133,23 @@ def test_deny_rule_wins_at_once(own: Running) -> None:
     level = unique("deny")
     with paho(own.ready, "sensor") as sensor:
         assert sensor.publish(f"telemetry/{level}", b"1", qos=1).code < 0x80
-        rule = allow(own, "sensor", "write", f"topic.telemetry.{level}", effect="deny")
-        assert sensor.publish(f"telemetry/{level}", b"2", qos=1).code == NOT_AUTHORIZED
-        assert sensor.publish(f"telemetry/{level}-other", b"3", qos=1).code < 0x80
-        acl(own, "delete", rule)
+        with ruled(own.ready, "sensor", "write", f"topic.telemetry.{level}", effect="deny"):
+            assert sensor.publish(f"telemetry/{level}", b"2", qos=1).code == NOT_AUTHORIZED
+            assert sensor.publish(f"telemetry/{level}-other", b"3", qos=1).code < 0x80
         assert sensor.publish(f"telemetry/{level}", b"4", qos=1).code < 0x80
 
 
 def test_every_change_is_audited_with_who_made_it(own: Running) -> None:
-    rule = allow(own, "viewer", "read", "topic.audited")
+    rule = add(own, "viewer", "read", "topic.audited")
     acl(own, "delete", rule)
-    added = await_audit(audit_of(own), kind="acl.rule_added", principal="admin")
-    assert added["outcome"] == "allow"
-    marks = eventually(
-        lambda: (
-            [line["kind"] for line in audit_lines(audit_of(own)) if rule in json.dumps(line)]
-            if len([line for line in audit_lines(audit_of(own)) if rule in json.dumps(line)]) >= 2
-            else []
-        )
-    )
-    assert marks == ["acl.rule_added", "acl.rule_deleted"]
+
+    def changes() -> list[AuditLine]:
+        found = [line for line in audit_lines(audit_of(own)) if rule in json.dumps(line)]
+        return found if len(found) == 2 else []
+
+    marks = eventually(changes)
+    assert [mark["kind"] for mark in marks] == ["acl.rule_added", "acl.rule_deleted"]
+    assert {(mark["principal"], mark["outcome"]) for mark in marks} == {("admin", "allow")}
     sequence = [line["sequence"] for line in audit_lines(audit_of(own))]
     assert sequence == list(range(1, len(sequence) + 1))
 
@@ -168,14 +163,15 @@ def test_client_without_a_rule_gets_403_from_the_api(own: Running, client: str) 
         *("--cert", files.cert, "--key", files.key, "--write-out", "\n%{http_code}"),
     ]
     url = f"{own.ready.controller.api}/v1/acl/rules"
-    before = acl(own, "list", "--json")
+    admin = connect_to(own.ready.controller.api, own.ready.clients["admin"])
+    before = list(admin.list_rules())
     rule = '{"principal": "viewer", "resource": "acl.**", "operations": "all"}'
     wrote = ("--data", rule, "--header", "Content-Type: application/json")
     for options in ((url,), (*wrote, url), ("-X", "DELETE", f"{url}/everyone-connects")):
         body, _, status = run([*curl, *options]).stdout.decode().rpartition("\n")
         assert status == "403", body
         assert "everyone-connects" not in body
-    assert acl(own, "list", "--json") == before
+    assert list(admin.list_rules()) == before
     denied = await_audit(audit_of(own), principal=f"client:{client}", outcome="deny")
     assert denied["kind"] == "authorization.denied"
 

@@ -16,16 +16,17 @@ from tests.e2e.clients import (
     correlation_of,
     paho,
     request_properties,
+    ruled,
     unique,
     user_properties_of,
     windows,
 )
-from tests.e2e.running import Running, stockade
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from tests.e2e.clients import Paho
+    from tests.e2e.running import Running
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(90)]
 
@@ -87,24 +88,20 @@ def test_wrong_call_between_right_ones_spoils_nothing(sensor: Paho, answers: str
 
 def test_kernel_that_is_not_there_is_answered_with_an_error(system: Running) -> None:
     name = unique("nowhere")
-    rule = ("--id", name, "--principal", "sensor", "--operations", "execute")
-    files = ("--dir", str(system.folder))
-    added = stockade("acl", "add", *files, *rule, "--resource", f"kernel.{name}")
-    assert added.returncode == 0, added.stderr
-    try:
-        with paho(system.ready, "sensor") as sensor:
-            topic = f"results/sensor/{unique('answers')}"
-            sensor.subscribe(topic)
-            properties = request_properties(topic, b"who")
-            told = sensor.publish(f"kernel/{name}", b"1", qos=1, properties=properties)
-            assert told.code == TOPIC_NAME_INVALID
-            assert name in told.text
-            answer = sensor.receive()
-            assert user_properties_of(answer)["status"] == "error"
-            assert name in user_properties_of(answer)["error"]
-            assert correlation_of(answer) == b"who"
-    finally:
-        assert stockade("acl", "delete", *files, name).returncode == 0
+    with (
+        ruled(system.ready, "sensor", "execute", f"kernel.{name}"),
+        paho(system.ready, "sensor") as sensor,
+    ):
+        topic = f"results/sensor/{unique('answers')}"
+        sensor.subscribe(topic)
+        properties = request_properties(topic, b"who")
+        told = sensor.publish(f"kernel/{name}", b"1", qos=1, properties=properties)
+        assert told.code == TOPIC_NAME_INVALID
+        assert name in told.text
+        answer = sensor.receive()
+        assert user_properties_of(answer)["status"] == "error"
+        assert name in user_properties_of(answer)["error"]
+        assert correlation_of(answer) == b"who"
 
 
 def test_kernel_that_no_rule_allows_is_refused_and_audited(

@@ -6,6 +6,8 @@ import platform
 import subprocess
 import sys
 import textwrap
+import time
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +15,7 @@ FILTERED = sys.platform == "linux" and platform.machine() in {"x86_64", "aarch64
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:
-    """Run code after `import os, sys`; `say` prints past any buffering."""
+    """Run code after `import os, sys` and the module's functions."""
     program = "import os, sys\nfrom gpu.sandbox import bind_to_parent, drop\n"
     return subprocess.run(
         [sys.executable, "-P", "-c", program + textwrap.dedent(code)],
@@ -107,10 +109,13 @@ def test_child_dies_with_its_parent(end: str) -> None:
         {end}
         """
     )
-    pid = int(done.stdout)
-    for _ in range(200):
-        if subprocess.run(
-            ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
-        ).stdout.strip() in {"", "Z"}:
+    status = Path(f"/proc/{int(done.stdout)}/stat")
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            if status.read_text().rpartition(")")[2].split()[0] == "Z":
+                return
+        except OSError:
             return
+        time.sleep(0.01)
     pytest.fail("the child lives on")

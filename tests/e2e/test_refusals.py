@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cli.ready import ClientFiles
-from tests.e2e.clients import ANSWER_S, await_audit, endpoint, paho, unique
+from tests.e2e.clients import ANSWER_S, NOT_AUTHORIZED, await_audit, endpoint, paho, unique
 from tests.e2e.daemons import authority_of
 from tests.e2e.running import Running, stockade
 from tests.needs import require_tool
@@ -33,6 +33,7 @@ CONNECT_V5 = bytes.fromhex("101000044d5154540502003c000003") + b"raw"
 CONNECT_V311 = bytes.fromhex("100f00044d5154540402003c0003") + b"raw"
 DISCONNECT = 0xE0
 MALFORMED_PACKET, PROTOCOL_ERROR, PACKET_TOO_LARGE = 0x81, 0x82, 0x95
+KEEP_ALIVE_TIMEOUT = 0x8D
 UNSUPPORTED_VERSION, QOS_NOT_SUPPORTED, TOPIC_NAME_INVALID = 0x84, 0x9B, 0x90
 
 
@@ -296,6 +297,49 @@ def test_garbage_instead_of_http_is_answered_or_ended(system: Running, listener:
         connection.sendall(b"\x00\x01\x02 garbage\r\n\r\n" * 100)
         answer = read_to_end(connection)
     assert answer == b"" or answer.startswith(b"HTTP/1.1 400 ")
+
+
+# -- clients that fall silent, outlive their certificate, or never read
+
+
+def test_silent_client_is_ended_after_its_keep_alive(system: Running) -> None:
+    hurried = CONNECT_V5.replace(b"\x00\x3c", b"\x00\x01", 1)
+    with dial(system.ready.broker.mqtts, system_context(system)) as connection:
+        connection.sendall(hurried)
+        answer = read_to_end(connection)
+    goodbye = answer[2 + answer[1] :]
+    assert goodbye[0] == DISCONNECT
+    assert goodbye[2] == KEEP_ALIVE_TIMEOUT
+
+
+def test_client_is_ended_when_its_certificate_is(system: Running, pki: TestPki) -> None:
+    issued = pki.expiring("sensor", in_s=3)
+    context = ssl.create_default_context(cafile=str(pki.ca))
+    context.load_cert_chain(issued.cert, issued.key)
+    with dial(system.ready.broker.mqtts, context) as connection:
+        connection.sendall(CONNECT_V5)
+        answer = read_to_end(connection)
+    goodbye = answer[2 + answer[1] :]
+    assert goodbye[0] == DISCONNECT
+    assert goodbye[2] == NOT_AUTHORIZED
+
+
+def test_subscriber_that_never_reads_costs_the_others_a_moment_at_most(system: Running) -> None:
+    topic = f"bench/{unique('stuck')}"
+    raw_topic = topic.encode()
+    subscribe = b"\x00\x01\x00" + len(raw_topic).to_bytes(2, "big") + raw_topic + b"\x00"
+    with (
+        dial(system.ready.broker.mqtts, system_context(system, "bench")) as stuck,
+        paho(system.ready, "bench") as listener,
+        paho(system.ready, "bench") as bench,
+    ):
+        stuck.sendall(CONNECT_V5 + bytes((0x82, len(subscribe))) + subscribe)
+        assert listener.subscribe(topic).code == 0
+        payload = bytes(100_000)
+        for _ in range(300):  # 30 MB: more than every buffer on the way to the stuck one
+            bench.send(topic, payload)
+        for _ in range(300):
+            assert listener.receive().payload == payload
 
 
 # -- commands

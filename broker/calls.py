@@ -18,6 +18,7 @@ from mqtt.packets import Properties, Publish, Version
 from mqtt.runs import Run
 from mqtt.spans import correlation_span
 from mqtt.topics import verify_topic_name
+from mqtt.wire import Cursor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,7 +134,7 @@ def _block(topic: str, correlations: Bytes, payloads: Bytes, properties: Propert
     packet = encode(template, Version.V5)
     raw_topic = topic.encode()
     payload = len(packet) - payloads.shape[1]
-    head = packet.index(len(raw_topic).to_bytes(2) + raw_topic, 1)
+    head = len(packet) - Cursor(packet, 1).varint("remaining length")
     body = head + 2 + len(raw_topic)
     rows = np.tile(np.frombuffer(packet, np.uint8), (count, 1))
     start, end = correlation_span(packet, body)

@@ -47,7 +47,7 @@ class Delivery:
             outlet: the way to the client.
             receive_maximum: messages the client accepts unacknowledged.
             max_queued: messages that may wait behind that window.
-            max_queued_bytes: payload bytes that may wait there.
+            max_queued_bytes: bytes of packets that may wait there.
         """
         self._max_queued_bytes = max_queued_bytes
         self._queued_bytes = 0
@@ -82,7 +82,7 @@ class Delivery:
             return self._outlet.put(data, len(data), 1)
         if not self._queue and self._may_send():
             return self._send(publish, retain=retain)
-        size = self._queued_bytes + len(publish.payload)
+        size = self._queued_bytes + _size(publish)
         if len(self._queue) >= self._max_queued or size > self._max_queued_bytes:
             self.dropped += 1
             return False
@@ -109,7 +109,7 @@ class Delivery:
         touched = False
         while self._queue and self._may_send():
             publish, retain = self._queue.popleft()
-            self._queued_bytes -= len(publish.payload)
+            self._queued_bytes -= _size(publish)
             touched = self._send(publish, retain=retain) or touched
         return touched
 
@@ -135,3 +135,8 @@ class Delivery:
             self._last_id = self._last_id % LAST_PACKET_ID + 1
             if self._last_id not in self.unacknowledged:
                 return self._last_id
+
+
+def _size(publish: Publish) -> int:
+    """Bytes of a message as it came: its properties may be far larger than its payload."""
+    return len(publish.raw) or len(publish.payload)

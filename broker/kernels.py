@@ -131,7 +131,8 @@ class KernelDispatch:
             topic = verify_response_topic(call.response_topic)
         except RemoteProtocolError as error:
             self.refused += call.count
-            log.info(
+            # Counted above; not for the operator's log, which a caller in a loop would fill.
+            log.debug(
                 "kernel call refused",
                 principal=caller.principal.name,
                 kernel=name,
@@ -164,14 +165,23 @@ class KernelDispatch:
         return done
 
     def _answer(self, caller: Caller, topic: str, call: Call, outcome: Bytes | Exception) -> None:
-        """Build the answers at once (the result is only valid now) and have them released."""
-        if isinstance(outcome, Exception):
-            self.failed += call.count
-            run = failures(topic, call.correlations, str(outcome))
-        else:
-            self.answered += call.count
-            run = answers(topic, call.correlations, outcome)
+        """Build the answers at once (the result is only valid now) and have them released.
+
+        Never raises: it runs inside the kernel's lane, which serves other callers too.
+        """
         book = caller.calls
+        try:
+            if isinstance(outcome, Exception):
+                self.failed += call.count
+                run = failures(topic, call.correlations, str(outcome))
+            else:
+                self.answered += call.count
+                run = answers(topic, call.correlations, outcome)
+        except Exception as error:  # noqa: BLE001  contained: the lane serves others too
+            text = f"{type(error).__name__}: {error}"
+            log.error("kernel answer impossible", topic=topic, error=text)  # noqa: TRY400  one line
+            book.closed()
+            return
         book.answers.append((topic, run))
         if not book.releasing and self._nursery is not None:
             book.releasing = True
@@ -185,6 +195,9 @@ class KernelDispatch:
                 topic, run = book.answers.popleft()
                 try:
                     await self._release_one(caller, topic.encode(), run)
+                except Exception as error:  # noqa: BLE001  contained: this nursery is the daemon's
+                    text = f"{type(error).__name__}: {error}"
+                    log.error("kernel answer lost", topic=topic, error=text)  # noqa: TRY400  one line
                 finally:
                     book.closed()
         finally:
@@ -198,9 +211,10 @@ class KernelDispatch:
         self._router.deliver_run(await self._router.route(topic), run, None, touched)
         for outlet in touched:
             outlet.flush_now()
+        since = trio.current_time()
         for outlet in touched:
             if outlet.over_full:
-                await outlet.wait_for_room()
+                await outlet.wait_for_room(since)
 
 
 def _refusal(error: UnknownKernel | PayloadRefused | KernelBusy) -> Refusal:

@@ -10,7 +10,8 @@ against 66 us round trip.
 that fails here is somebody else's subscriber, and the publisher must not suffer. What waits is
 bounded: publishers pause in `wait_for_room` while more than `max_queued_bytes` wait, and after
 `slow_consumer_s` the outlet turns *lossy*: QoS 0 slices for it are dropped and counted until it has
-drained. A client that takes nothing for `stuck_consumer_s` is disconnected.
+drained. A client that takes nothing for `stuck_consumer_s` is disconnected, and one whose answers
+wait is not read from (`wait_until_taken`).
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ class Outlet:
     def put_control(self, data: bytes) -> bool:
         """Queue bytes that must not be dropped: acknowledgements and QoS 1 messages.
 
-        These are bounded by the protocol's own windows, not by the lossy rule.
+        These are bounded by the protocol's own windows and by the reader, not by the lossy rule.
         """
         self._parts.append(data)
         self.queued_bytes += len(data)
@@ -176,17 +177,29 @@ class Outlet:
         """True when publishers should pause: more waits than the bound."""
         return self.queued_bytes > self._max_queued_bytes
 
-    async def wait_for_room(self) -> None:
-        """Pause a publisher until this outlet drains, at most `slow_consumer_s`; then go lossy."""
+    async def wait_for_room(self, since: float) -> None:
+        """Pause a publisher until this outlet drains, at most `slow_consumer_s`; then go lossy.
+
+        Args:
+            since: when the publisher began to wait: for all its over-full outlets alike, so that however
+                many there are they cost it `slow_consumer_s` together.
+        """
         if self.lossy:
             return
-        with trio.move_on_after(self._slow_consumer_s) as deadline:
-            while self.over_full:
-                if self._room is None:
-                    self._room = trio.Event()
-                await self._room.wait()
+        with trio.move_on_at(since + self._slow_consumer_s) as deadline:
+            await self.wait_until_taken()
         if deadline.cancelled_caught:
             self.lossy = True
+
+    async def wait_until_taken(self) -> None:
+        """Pause the client's own task until the client has taken enough of what waits for it.
+
+        *Cancellation*: at any time. Not bounded here: `stuck_consumer_s` ends a client that takes nothing.
+        """
+        while self.over_full:
+            if self._room is None:
+                self._room = trio.Event()
+            await self._room.wait()
 
     async def run_writer(self) -> None:
         """Carry what the socket would not take at once, for as long as the client lives.
@@ -235,8 +248,13 @@ class Outlet:
                 self._room = None
 
     def release(self) -> None:
-        """Let every paused publisher go on: the client is gone."""
+        """Let every paused publisher go on: the client is gone.
+
+        Nothing is written from here on: the link is its session's, for a last word, and whoever still
+        has a route to this client must not get in between.
+        """
         self.lossy = True
+        self._busy = True
         self._parts.clear()
         self.queued_bytes = 0
         if self._room is not None:

@@ -112,13 +112,15 @@ class PoolOfOne:
 
 
 class StreamLink:
-    """A session's link over one end of a memory stream; `send_now` always goes through."""
+    """A session's link over one end of a memory stream; `send_now` goes through unless `block` was called."""
 
     def __init__(
         self, outgoing: trio.MemorySendChannel[bytes], incoming: trio.MemoryReceiveChannel[bytes]
     ) -> None:
         self._outgoing = outgoing
         self._incoming = incoming
+        self._kept = b""
+        self._taking: trio.Event | None = None
         self.closed = trio.Event()
 
     async def receive_some(self, max_bytes: int = 65_536) -> bytes:
@@ -130,11 +132,30 @@ class StreamLink:
     def send_now(self, data: bytes) -> bool:
         if self.closed.is_set():
             raise trio.BrokenResourceError("closed")
+        assert not self._kept, "an earlier send is not finished"
+        if self._taking is not None:
+            self._kept = bytes(data)
+            return False
         self._outgoing.send_nowait(bytes(data))
         return True
 
     async def flush(self) -> None:
         await trio.lowlevel.checkpoint()
+        if self._kept and self._taking is not None:
+            await self._taking.wait()
+        if self._kept:
+            self._outgoing.send_nowait(self._kept)
+            self._kept = b""
+
+    def block(self) -> None:
+        """The client reads nothing from now on."""
+        self._taking = trio.Event()
+
+    def unblock(self) -> None:
+        """The client reads again."""
+        assert self._taking is not None
+        self._taking.set()
+        self._taking = None
 
     async def aclose(self) -> None:
         self.closed.set()
@@ -236,6 +257,10 @@ class TestBroker:
             new_client_id=lambda: f"auto-{next(names)}",
             count=Counters(),
         )
+
+    def stop(self) -> None:
+        """What a signal does."""
+        self._nursery.cancel_scope.cancel()
 
     def change_rules(self, rules: RuleSet, *, reset: bool = True) -> None:
         """What the controller's push does."""

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from broker.delivery import Delivery
 from broker.outlet import Outlet
-from mqtt.packets import Publish, Role, Version
+from mqtt.encode import encode
+from mqtt.packets import Properties, Publish, Role, Version
 from mqtt.reader import PacketReader
 from tests.unit.broker.test_outlet import Pipe, outlet_on
 
@@ -95,3 +96,22 @@ def test_delivery_at_qos_0_needs_no_identifier() -> None:
     assert pipe.written[0] == 0x30
     assert delivery.unacknowledged == set()
     assert outlet.version is Version.V5
+
+
+def test_delivery_bounds_properties_like_payloads() -> None:
+    delivery, _ = delivery_on(Pipe(), window=1)
+    properties = Properties(user_properties=(("k", "v" * 60),))
+    reader = PacketReader(role=Role.CLIENT, max_packet_bytes=1000)
+    reader.feed(b"\x20\x03\x00\x00\x00")
+    assert reader.next_event() is not None
+    assert reader.next_event() is None
+    publish = Publish(topic="t", qos=1, packet_id=1, properties=properties)
+    reader.feed(encode(publish, Version.V5))
+    received = reader.next_event()
+    assert isinstance(received, Publish)
+    for _ in range(4):
+        delivery.deliver(received, qos=1, retain=False)
+    assert delivery.queued == 1
+    assert delivery.dropped == 2
+    delivery.acknowledged(1)
+    assert not delivery.queued

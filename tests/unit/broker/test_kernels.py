@@ -188,3 +188,18 @@ async def test_caller_with_too_many_open_calls_is_not_read_from() -> None:
         broker.pool.release()
         await trio.testing.wait_all_tasks_blocked()
         assert sum(broker.pool.batches) == MAX_OPEN_CALLS + 10
+
+
+async def test_answer_that_cannot_be_built_costs_its_caller_only() -> None:
+    async with running_broker(CALLS, ANSWERS) as broker:
+        sensor = await ready_sensor(broker)
+        broker.pool.fault = "no MQTT string holds \0"
+        for _ in range(MAX_OPEN_CALLS + 1):
+            await sensor.send(request(b"x" * 8))
+        await sensor.send(Pingreq())
+        assert isinstance(await sensor.next(), Pingresp)
+        broker.pool.fault = ""
+        await sensor.send(request(b"\1" * 8))
+        run = await sensor.next()
+        assert isinstance(run, Run)
+        assert run.payloads() == [b"\2" * 8]

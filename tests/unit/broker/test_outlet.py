@@ -113,7 +113,7 @@ async def test_outlet_turns_lossy_for_a_slow_client_and_recovers(
     outlet.flush_now()
     assert outlet.over_full
     started = trio.current_time()
-    await outlet.wait_for_room()
+    await outlet.wait_for_room(started)
     assert trio.current_time() - started == 2.0
     assert outlet.lossy
     assert not outlet.put(b"lost", 4, 3)
@@ -163,7 +163,17 @@ async def test_outlet_release_lets_paused_publishers_go(autojump_clock: trio.abc
     outlet.flush_now()
     outlet.put(b"more", 4, 1)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(outlet.wait_for_room)
+        nursery.start_soon(outlet.wait_for_room, trio.current_time())
         await trio.testing.wait_all_tasks_blocked()
         outlet.release()
     assert outlet.queued_bytes == 0
+
+
+def test_outlet_writes_nothing_after_its_release() -> None:
+    pipe, reasons = Pipe(), list[str]()
+    outlet = outlet_on(pipe, reasons)
+    outlet.release()
+    outlet.put(b"aa", 2, 1)
+    outlet.put_control(b"bb")
+    outlet.flush_now()
+    assert pipe.written == b"", "the link is its session's, for the last word"

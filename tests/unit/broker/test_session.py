@@ -6,6 +6,7 @@ import trio.testing
 
 from acl.rules import RuleSet
 from broker.config import BrokerLimits
+from broker.session import EVENTS_PER_TURN
 from mqtt.encode import encode
 from mqtt.errors import ReasonCode
 from mqtt.packets import (
@@ -389,3 +390,110 @@ async def test_rules_may_be_added_while_clients_are_connected() -> None:
         assert isinstance(accepted, Puback)
         assert refused.reason == ReasonCode.NOT_AUTHORIZED
         assert accepted.reason == ReasonCode.NO_MATCHING_SUBSCRIBERS
+
+
+async def test_disconnect_with_an_error_keeps_the_will() -> None:
+    async with running_broker(SENSOR, VIEWER) as broker:
+        viewer = await broker.client("viewer")
+        await subscribe(viewer, "t/#")
+        peer = broker.peer("sensor")
+        await peer.greet(Connect(client_id="s", will=Will(topic="t/gone", payload=b"bye")))
+        await peer.send(Disconnect(reason=ReasonCode.UNSPECIFIED_ERROR))
+        run = await viewer.next()
+        assert isinstance(run, Run)
+        assert run.payloads() == [b"bye"]
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+async def test_will_with_a_delay_reaches_subscribers_and_harms_none(qos: int) -> None:
+    async with running_broker(SENSOR, VIEWER) as broker:
+        viewer = broker.peer("viewer")
+        await viewer.greet(Connect(client_id="v", properties=Properties(receive_maximum=1)))
+        await subscribe(viewer, "t/#", qos=qos)
+        for _ in range(2):  # the second waits in the viewer's queue when QoS is 1
+            peer = broker.peer("sensor")
+            will = Will(
+                topic="t/gone",
+                payload=b"bye",
+                qos=qos,
+                properties=Properties(will_delay_interval=9),
+            )
+            await peer.greet(Connect(client_id="s", will=will))
+            await peer.leave()
+            await trio.testing.wait_all_tasks_blocked()
+            message = await viewer.next()
+            assert isinstance(message, Run | Publish)
+            if isinstance(message, Publish):
+                assert message.packet_id is not None
+                await viewer.send(Puback(packet_id=message.packet_id))
+        assert len(broker.registry) == 1
+
+
+async def test_client_is_told_when_the_broker_stops() -> None:
+    async with running_broker(SENSOR) as broker:
+        sensor = await broker.client("sensor")
+        broker.stop()
+        with trio.CancelScope(shield=True):
+            goodbye = await sensor.next()
+        assert isinstance(goodbye, Disconnect)
+        assert goodbye.reason == ReasonCode.SERVER_SHUTTING_DOWN
+
+
+async def test_reason_string_never_makes_a_packet_longer_than_the_client_takes() -> None:
+    async with running_broker() as broker:
+        sensor = broker.peer("sensor")
+        await sensor.greet(Connect(client_id="s", properties=Properties(maximum_packet_size=50)))
+        await sensor.send(Publish(topic="t/1", qos=1, packet_id=5))
+        assert await sensor.next() == Puback(packet_id=5, reason=ReasonCode.NOT_AUTHORIZED)
+        await sensor.send(Subscribe(packet_id=6, filters=(Subscription(filter="t/1"),)))
+        assert await sensor.next() == Suback(packet_id=6, reasons=(ReasonCode.NOT_AUTHORIZED,))
+
+
+async def test_client_that_takes_no_answers_is_not_read_from() -> None:
+    async with running_broker(limits=BrokerLimits(max_queued_bytes=4096)) as broker:
+        sensor = await broker.client("sensor")
+        sensor.link.block()
+        for _ in range(100):
+            await sensor.send_raw(encode(Pingreq(), Version.V5) * 1000)
+        await trio.testing.wait_all_tasks_blocked()
+        (session,) = broker.registry
+        assert session.outlet.queued_bytes <= 4096 + 2
+        sensor.link.unblock()
+        for _ in range(100_000):
+            assert isinstance(await sensor.next(), Pingresp), "nothing is lost"
+
+
+async def test_burst_of_one_client_leaves_others_their_turns() -> None:
+    burst, longest = 20_000, 0
+    answer_bytes = len(encode(Pingresp(), Version.V5))
+    async with running_broker() as broker:
+        sensor = await broker.client("sensor")
+        (session,) = broker.registry
+        start = last = session.outlet.sent_bytes
+        await sensor.send_raw(encode(Pingreq(), Version.V5) * burst)
+        while last < start + burst * answer_bytes:
+            await trio.lowlevel.checkpoint()
+            longest = max(longest, session.outlet.sent_bytes - last)
+            last = session.outlet.sent_bytes
+        assert longest <= 2 * EVENTS_PER_TURN * answer_bytes, "two turns may meet, not eighty"
+
+
+async def test_publisher_waits_once_for_many_slow_subscribers_and_is_not_called_silent(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    limits = BrokerLimits(max_queued_bytes=4096, slow_consumer_s=2.0)
+    async with running_broker(SENSOR, VIEWER, limits=limits) as broker, trio.open_nursery() as n:
+        n.start_soon(broker.registry.sweep)
+        for number in range(5):
+            viewer = await broker.client("viewer", client_id=f"v{number}")
+            await subscribe(viewer, "t/#")
+            viewer.link.block()
+        sensor = broker.peer("sensor")
+        await sensor.greet(Connect(client_id="s", keep_alive=1))
+        await sensor.send(Publish(topic="t/1", payload=b"x" * 10_000))
+        await sensor.send(Publish(topic="t/1", payload=b"x" * 10_000))
+        await sensor.send(Pingreq())
+        started = trio.current_time()
+        assert isinstance(await sensor.next(), Pingresp)
+        assert trio.current_time() - started == 2.0
+        n.cancel_scope.cancel()

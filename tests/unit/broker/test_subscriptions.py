@@ -4,7 +4,14 @@ import pytest
 
 from broker.config import BrokerLimits
 from mqtt.errors import ReasonCode
-from mqtt.packets import Disconnect, Properties, Suback, Subscribe, Subscription
+from mqtt.packets import (
+    Disconnect,
+    Properties,
+    Suback,
+    Subscribe,
+    Subscription,
+    Unsubscribe,
+)
 from tests.brokers import allow, running_broker
 
 READS = allow("viewer", "read", "topic.**")
@@ -60,3 +67,21 @@ async def test_subscription_identifiers_are_refused_as_told() -> None:
         answer = await viewer.next()
         assert isinstance(answer, Disconnect)
         assert answer.reason == ReasonCode.SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED
+
+
+async def test_subscriptions_are_bounded_in_memory_too() -> None:
+    async with running_broker(READS) as broker:
+        viewer = await broker.client("viewer")
+        deep = tuple(Subscription(filter=f"{number}" + "/" * 127) for number in range(200))
+        await viewer.send(Subscribe(packet_id=1, filters=deep))
+        answer = await viewer.next()
+        assert isinstance(answer, Suback)
+        held = answer.reasons.count(ReasonCode.SUCCESS)
+        assert held == broker.router.subscriptions < 100
+        assert set(answer.reasons[held:]) == {ReasonCode.QUOTA_EXCEEDED}
+        await viewer.send(Unsubscribe(packet_id=2, filters=(deep[0].filter,)))
+        await viewer.next()
+        await viewer.send(Subscribe(packet_id=3, filters=deep[-1:]))
+        answer = await viewer.next()
+        assert isinstance(answer, Suback)
+        assert answer.reasons == (ReasonCode.SUCCESS,), "what is given back may be used again"

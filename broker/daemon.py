@@ -41,6 +41,7 @@ from gpu.bundle import load_bundle
 from gpu.limits import PoolLimits
 from gpu.pool import KernelPool
 from gpu.toolchain import Toolchain
+from mqtt.errors import ReasonCode
 from transport.addresses import bind_tcp, bound_address
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ async def run_broker(config: BrokerConfig) -> None:
                 async for number in signals:
                     log.info("stopping", signal=signal.Signals(number).name)
                     break
+                broker.dismiss_clients()
                 nursery.cancel_scope.cancel()
 
 
@@ -246,6 +248,11 @@ class Broker:
         await self._link.wait_contact()
         with trio.move_on_after(KERNELS_SETTLE_S):
             await self._pool.settled()
+
+    def dismiss_clients(self) -> None:
+        """Have every client told that the broker ends; each session does so itself, bounded in time."""
+        for session in self._registry:
+            session.end(ReasonCode.SERVER_SHUTTING_DOWN, "the broker is shutting down")
 
     async def _measure_lag(self) -> None:
         """How much later than asked this very task runs: what every other task suffers too."""

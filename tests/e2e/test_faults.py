@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
+SERVER_SHUTTING_DOWN = 0x8B
+
 MANIFEST = """
 name = "{name}"
 version = "1"
@@ -404,7 +406,7 @@ def test_sigterm_ends_a_busy_broker_in_order(site: Site, broker: Daemon) -> None
         began = time.monotonic()
         assert broker.stop() == 0
         assert time.monotonic() - began < 8
-        sensor.ended.get(timeout=ANSWER_S)
+        assert sensor.ended.get(timeout=ANSWER_S) == SERVER_SHUTTING_DOWN
     assert not any(map(is_alive, below))
     assert not broker.ready_file.exists()
     site.start_broker()

@@ -7,6 +7,7 @@ the caller sees it; nothing is allowed while the broker has had no contact with 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
@@ -46,6 +47,19 @@ class Asker(Protocol):
     def peer(self) -> str:
         """Its address, for the audit log."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readers:
+    """Who may read a topic.
+
+    Attributes:
+        allowed: those that may, in the order asked.
+        lasting: only a change of policy or of subscriptions can make this untrue.
+    """
+
+    allowed: Sequence[Subscriber]
+    lasting: bool
 
 
 class Guard:
@@ -180,10 +194,8 @@ class Guard:
             self.denied(asker, "publish", topic.decode(), decision, count=count)
         return decision
 
-    async def may_read(
-        self, subscribers: Sequence[Subscriber], topic: bytes
-    ) -> Sequence[Subscriber]:
-        """Those sessions that may read `topic` now, in order; all misses are asked together."""
+    async def may_read(self, subscribers: Sequence[Subscriber], topic: bytes) -> Readers:
+        """Those sessions that may read `topic` now; all misses are asked together."""
         verdicts: dict[Subscriber, Decision] = {}
         misses: list[Subscriber] = []
         for subscriber in subscribers:
@@ -204,7 +216,12 @@ class Guard:
         for subscriber in subscribers:
             if not verdicts[subscriber].allowed:
                 self.denied(subscriber, "deliver", topic.decode(), verdicts[subscriber])
-        return tuple(s for s in subscribers if verdicts[s].allowed)
+        return Readers(
+            allowed=tuple(s for s in subscribers if verdicts[s].allowed),
+            # L1 keeps just what nothing but a change of policy can end: no decision with an end, and
+            # no denial for want of an answer.
+            lasting=all(s.cache.reads.get(topic) is verdicts[s] for s in subscribers),
+        )
 
     async def _weigh(self, asker: Asker, request: AccessRequest, action: str) -> Decision:
         decision = await self.authorizer.authorize_request(asker.cache, request)

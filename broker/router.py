@@ -4,7 +4,8 @@
 `Route`: the matching subscriptions, one a session, of which the guard allows this very topic to be
 read. A route is then a dictionary look-up per run. Any change of subscriptions or of policy clears
 the table. A route whose building was overtaken by a change of policy is built again before it is
-used; one overtaken only by a subscription is used once and not remembered.
+used; one overtaken only by a subscription is used once and not remembered. The same holds for one
+that leaves somebody out because the controller did not answer in time: it may answer the next time.
 
 INVARIANT: a route used for delivery was built entirely after the last policy change this broker
 applied, so a revoked grant stops with the next run.
@@ -23,11 +24,15 @@ from mqtt.topics import FilterTree
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from broker.guard import Readers
     from broker.outlet import Outlet
     from mqtt.packets import Publish
     from mqtt.runs import Run
 
 MAX_ROUTES = 65_536  # topics with a remembered route; the table is dropped and rebuilt beyond that
+MAX_ROUTES_BYTES = 64 << 20  # the same for its memory: topics are as long as their publishers like
+ROUTE_BYTES = 500  # of a route beside its topic and targets; measured as 450
+TARGET_BYTES = 100  # of one session on it; measured as 90
 MAX_REBUILDS = (
     5  # times a route is built again because policy changed meanwhile; then nobody gets it
 )
@@ -49,9 +54,7 @@ class Subscriber(Asker, Protocol):
 class ReadCheck(Protocol):
     """The guard, as the router sees it: which of these sessions may read this topic now."""
 
-    async def may_read(
-        self, subscribers: Sequence[Subscriber], topic: bytes
-    ) -> Sequence[Subscriber]:
+    async def may_read(self, subscribers: Sequence[Subscriber], topic: bytes) -> Readers:
         """Return those that may, in order."""
         ...
 
@@ -93,6 +96,11 @@ class Route:
     v311: tuple[Outlet, ...]
     not_to_self: frozenset[Outlet]
 
+    @property
+    def memory(self) -> int:
+        """What it holds, in bytes."""
+        return ROUTE_BYTES + TARGET_BYTES * len(self.targets)
+
 
 NOBODY = Route(targets=(), v5=(), v311=(), not_to_self=frozenset())
 
@@ -107,6 +115,7 @@ class Router:
         self._changes = 0
         self._policy_changes = 0
         self.routes: dict[bytes, Route] = {}
+        self._routes_bytes = 0
         self.messages_out = 0
         self.messages_unrouted = 0
 
@@ -128,11 +137,24 @@ class Router:
     def forget_routes(self) -> None:
         """Drop every route: policy changed."""
         self._policy_changes += 1
-        self.routes.clear()
+        self._clear()
 
     def _subscriptions_changed(self) -> None:
         self._changes += 1
+        self._clear()
+
+    def _clear(self) -> None:
         self.routes.clear()
+        self._routes_bytes = 0
+
+    def _remember(self, topic: bytes, route: Route) -> None:
+        if topic in self.routes:
+            return  # built by two publishers at once, in the same state of everything
+        size = len(topic) + route.memory
+        if len(self.routes) >= MAX_ROUTES or self._routes_bytes + size > MAX_ROUTES_BYTES:
+            self._clear()
+        self.routes[topic] = route
+        self._routes_bytes += size
 
     async def route(self, topic: bytes) -> Route:
         """The route of a topic, built when it is not known.
@@ -148,28 +170,30 @@ class Router:
             return route
         for _ in range(MAX_REBUILDS):
             policy, changes = self._policy_changes, self._changes
-            route = await self._build(topic)
+            route, lasting = await self._build(topic)
             if self._policy_changes != policy:
                 continue
-            if self._changes == changes:
-                if len(self.routes) >= MAX_ROUTES:
-                    self.routes.clear()
-                self.routes[topic] = route
+            if lasting and self._changes == changes:
+                self._remember(topic, route)
             return route
         return NOBODY
 
-    async def _build(self, topic: bytes) -> Route:
+    async def _build(self, topic: bytes) -> tuple[Route, bool]:
+        """Return the route of now, and whether it may be remembered."""
         merged: dict[Subscriber, list[Subscribed]] = {}
         for subscribed in self._tree.match(topic.decode()):
             merged.setdefault(subscribed.subscriber, []).append(subscribed)
-        allowed = await self._guard.may_read(tuple(merged), topic) if merged else ()
-        targets = tuple(_merge(merged[subscriber]) for subscriber in allowed)
-        return Route(
+        if not merged:
+            return NOBODY, True
+        readers = await self._guard.may_read(tuple(merged), topic)
+        targets = tuple(_merge(merged[subscriber]) for subscriber in readers.allowed)
+        route = Route(
             targets=targets,
             v5=tuple(t.subscriber.outlet for t in targets if _speaks(t, Version.V5)),
             v311=tuple(t.subscriber.outlet for t in targets if _speaks(t, Version.V311)),
             not_to_self=frozenset(t.subscriber.outlet for t in targets if t.no_local),
         )
+        return route, readers.lasting
 
     def deliver_run(
         self, route: Route, run: Run, sender: Outlet | None, touched: list[Outlet]

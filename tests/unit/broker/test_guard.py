@@ -48,7 +48,9 @@ async def test_guard_asks_for_all_misses_of_a_route_together() -> None:
     async with running_broker(allow("v*", "read", "topic.t")) as broker:
         members = [asker_of(broker, name) for name in ("v1", "x", "v2", "v3")]
         batches = broker.authorizer.stats.batches
-        allowed = await broker.guard.may_read(members, b"t")  # type: ignore[arg-type]  # a part of a Subscriber will do
+        readers = await broker.guard.may_read(members, b"t")  # type: ignore[arg-type]  # a part of a Subscriber will do
+        allowed = readers.allowed
+        assert readers.lasting
         assert [m.principal.name for m in allowed] == ["v1", "v2", "v3"]
         assert broker.authorizer.stats.batches - batches <= 2
 

@@ -5,8 +5,17 @@ from dataclasses import dataclass, field
 
 from acl.model import Principal
 from acl.rules import RuleSet
+from broker.guard import Readers
 from broker.outlet import Outlet
-from broker.router import MAX_REBUILDS, NOBODY, Router, Subscribed, Subscriber
+from broker.router import (
+    MAX_REBUILDS,
+    MAX_ROUTES_BYTES,
+    NOBODY,
+    ROUTE_BYTES,
+    Router,
+    Subscribed,
+    Subscriber,
+)
 from cache.authorizer import Authorizer
 from cache.connection import ConnectionCache
 from cache.limits import CacheLimits
@@ -42,14 +51,13 @@ class Check:
     refused: set[Subscriber] = field(default_factory=set[Subscriber])
     meanwhile: Callable[[], None] = lambda: None
     checks: int = 0
+    lasting: bool = True
 
-    async def may_read(
-        self, subscribers: Sequence[Subscriber], topic: bytes
-    ) -> Sequence[Subscriber]:
+    async def may_read(self, subscribers: Sequence[Subscriber], topic: bytes) -> Readers:
         self.checks += 1
         allowed = tuple(s for s in subscribers if s not in self.refused)
         self.meanwhile()
-        return allowed
+        return Readers(allowed=allowed, lasting=self.lasting)
 
 
 def subscribed(
@@ -127,3 +135,24 @@ async def test_dollar_topics_are_not_matched_by_leading_wildcards() -> None:
     router, member = Router(Check()), Member()
     router.subscribe(subscribed(member, "#"))
     assert (await router.route(b"$SYS/x")).targets == ()
+
+
+async def test_route_of_a_passing_verdict_is_used_once_and_not_remembered() -> None:
+    check = Check(lasting=False)
+    router, member = Router(check), Member()
+    router.subscribe(subscribed(member, "#"))
+    check.refused.add(member)
+    assert (await router.route(b"t/1")).targets == ()
+    check.refused.clear()
+    assert len((await router.route(b"t/1")).targets) == 1
+    assert not router.routes
+
+
+async def test_routes_are_bounded_in_memory_however_long_topics_are() -> None:
+    router = Router(Check())
+    longest = 65_535
+    for number in range(2 * MAX_ROUTES_BYTES // longest):
+        await router.route(f"{number:05}".encode() + b"t" * (longest - 5))
+        held = sum(len(topic) + ROUTE_BYTES for topic in router.routes)
+        assert held <= MAX_ROUTES_BYTES
+    assert router.routes

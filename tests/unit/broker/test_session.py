@@ -497,3 +497,25 @@ async def test_publisher_waits_once_for_many_slow_subscribers_and_is_not_called_
         assert isinstance(await sensor.next(), Pingresp)
         assert trio.current_time() - started == 2.0
         n.cancel_scope.cancel()
+
+
+async def test_subscriber_left_out_for_want_of_an_answer_is_not_left_out_for_ever(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with running_broker(SENSOR, VIEWER) as broker:
+        sensor, viewer = await broker.client("sensor"), await broker.client("viewer")
+        message = Publish(topic="t/1", qos=1, packet_id=1)
+        await subscribe(viewer, "t/2")
+        await sensor.send(message)
+        await sensor.next()
+        await subscribe(viewer, "t/+")
+        broker.authority.silent = True
+        await sensor.send(message)
+        answer = await sensor.next()
+        assert isinstance(answer, Puback)
+        assert answer.reason == ReasonCode.NO_MATCHING_SUBSCRIBERS, (
+            "denied: nobody answered in time"
+        )
+        broker.authority.silent = False
+        await sensor.send(message)
+        assert isinstance(await viewer.next(), Run)

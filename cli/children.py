@@ -3,6 +3,11 @@
 *Rules of this file.* A child ends by SIGTERM and its own clean-up; when that takes longer than `STOP_DEADLINE_S` the
 whole group is killed, which a stuck worker cannot refuse. A child is only ever signalled before it has been waited
 for, so its number cannot have become another process's.
+
+A parent that is killed cannot end anybody. So a child's standard input is a pipe that nobody writes to and whose other
+end only the parent holds: its end is the parent's (`end_with_parent`). Linux's PR_SET_PDEATHSIG, which kernel workers
+use, would not do here: it fires when the *thread* that started the child ends, and Trio starts processes in threads
+that end when they are idle.
 """
 
 from __future__ import annotations
@@ -11,7 +16,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -41,6 +49,9 @@ LAST_LINES = 12
 MAX_TAIL_BYTES = 32_768
 """How much of the end of a log is read to find its last lines."""
 
+UNTIL_EOF = "--until-eof"
+"""The daemons' option to end with their standard input."""
+
 SELF = (sys.executable, "-P", "-m", "cli.main")
 """This very installation's command line; `-P` keeps the current folder out of the import path."""
 
@@ -64,6 +75,20 @@ def last_lines(log: Path, count: int = LAST_LINES) -> list[str]:
     except OSError:
         return []
     return list(deque(text.splitlines(), maxlen=count))
+
+
+def end_with_parent() -> None:
+    """In a daemon: end when standard input does, politely, then after `STOP_DEADLINE_S` without asking."""
+    threading.Thread(target=_end_at_eof, name="parent", daemon=True).start()
+
+
+def _end_at_eof() -> None:
+    with suppress(OSError):
+        while os.read(0, 4096):
+            pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(STOP_DEADLINE_S)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -155,8 +180,8 @@ async def start_child(
         await trio.Path(ready_file).unlink(missing_ok=True)
         async with await trio.open_file(log, "ab") as output:
             process = await trio.lowlevel.open_process(
-                [*command, name, "--config", str(config)],
-                stdin=subprocess.DEVNULL,
+                [*command, name, "--config", str(config), UNTIL_EOF],
+                stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C in a terminal reaches `stockade up` only, which ends them in order

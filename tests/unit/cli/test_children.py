@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import msgspec
 import pytest
+import trio
 
 from cli.children import Child, last_lines, start_child
 from cli.failure import CommandFailed
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LISTENS = """
 import pathlib, sys, time
@@ -35,6 +34,35 @@ import pathlib, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 pathlib.Path({ready!r}).write_text('{{"port": 7}}')
 time.sleep(60)
+"""
+
+
+ENDS_WITH_PARENT = """
+import signal, time
+from cli.children import end_with_parent
+signal.signal(signal.SIGTERM, {how})
+end_with_parent()
+time.sleep(60)
+"""
+
+PARENT = """
+import sys, trio
+from pathlib import Path
+from cli.children import start_child
+
+async def main():
+    folder = Path(sys.argv[1])
+    child = await start_child(
+        "broker",
+        config=folder / "broker.toml",
+        log=folder / "broker.log",
+        ready_file=folder / "ready.json",
+        command=(sys.executable, sys.argv[2]),
+    )
+    print(child.process.pid, flush=True)
+    await trio.sleep_forever()
+
+trio.run(main)
 """
 
 
@@ -131,3 +159,38 @@ def test_last_lines_are_bounded_however_long_the_log(tmp_path: Path) -> None:
     log.write_text("".join(f"line {number}\n" for number in range(100_000)))
     assert last_lines(log, 2) == ["line 99998", "line 99999"]
     assert last_lines(tmp_path / "missing") == []
+
+
+def is_over(pid: int) -> bool:
+    """Whether no process of this number runs any more, collected by its new parent or not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+async def test_child_does_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
+    program = tmp_path / "daemon.py"
+    program.write_text(ENDS_WITH_PARENT.format(how="signal.SIG_DFL"))
+    parent = await trio.lowlevel.open_process(
+        [sys.executable, "-c", PARENT, str(tmp_path), str(program)], stdout=subprocess.PIPE
+    )
+    assert parent.stdout is not None
+    pid = int(await parent.stdout.receive_some())
+    assert not is_over(pid)
+    parent.kill()
+    await parent.wait()
+    with trio.fail_after(10):
+        while not is_over(pid):
+            await trio.sleep(0.02)
+    await parent.stdout.aclose()
+
+
+def test_child_that_ignores_the_end_of_its_parent_is_killed(tmp_path: Path) -> None:
+    script = "import cli.children; cli.children.STOP_DEADLINE_S = 0.1" + ENDS_WITH_PARENT.format(
+        how="signal.SIG_IGN"
+    )
+    orphan = subprocess.run(
+        [sys.executable, "-c", script], stdin=subprocess.DEVNULL, timeout=20, check=False
+    )
+    assert orphan.returncode == -9

@@ -82,7 +82,10 @@ class World:
             decision = await self.authorizer.authorize(connection, operation, topic)
             assert decision.epoch >= self.authorizer.epoch
             request = request_for(connection.principal, operation, topic)
-            assert decision.allowed is decide(self.history[decision.epoch], request).allowed
+            truth = decide(self.history[decision.epoch], request)
+            # Asked often enough and always answered by an older policy, it denies: that is the promise.
+            gave_up = not decision.allowed and "by an older policy" in decision.reason
+            assert gave_up or decision.allowed is truth.allowed
             for table in (connection.writes, connection.reads):
                 assert all(kept.epoch == self.authorizer.epoch for kept in table.values())
             self.used += decision.rule_id is not None

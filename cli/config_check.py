@@ -1,4 +1,4 @@
-"""`stockade config check FILE`: whether a daemon would start with this file, without starting it."""
+"""`stockade config check FILE`: whether every key and value of a file is one a daemon accepts; opens nothing it names."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from certs.errors import PrincipalRefused
 from certs.verify import verify_peer
 from governance.events import AuditEvent
 from transport.listener import HandshakeLimits, serve_tls
+from transport.places import Places
 
 if TYPE_CHECKING:
     import socket
@@ -51,6 +52,8 @@ AUDITED = frozenset(
         "refused",
     )
 )
+MAX_OBSERVERS = 256  # HTTP connections; a site has a few scrapers and probes
+MAX_OBSERVERS_EACH = 16  # of one principal: nobody takes the places of others
 CLIENT_ROLES = ("client", "admin")  # SPIFFE roles that may speak MQTT or read metrics here
 
 
@@ -94,6 +97,7 @@ class Gateway:
         self._now = now
         # Connections with a principal, CONNECT sent or not: those without one end at their deadline.
         self._links = 0
+        self._observers = Places(total=MAX_OBSERVERS, each=MAX_OBSERVERS_EACH)
 
     async def serve_mqtt(
         self,
@@ -207,8 +211,18 @@ class Gateway:
                 await self._session(stream, link)
 
     async def _http(self, stream: TlsStream) -> None:
-        principal, _ = self.principal_of(stream)
-        await self._endpoints.serve(stream, principal)
+        principal, ends = self.principal_of(stream)
+        with self._observers.place_of(principal.name) as place:
+            if not place:
+                log.warning(
+                    "connection refused",
+                    reason="too many HTTP connections",
+                    peer=stream.peer_address,
+                )
+                return
+            # A connection must not outlive the certificate it was opened with.
+            with trio.move_on_after(ends - self._now()):
+                await self._endpoints.serve(stream, principal)
 
     async def _session(self, stream: TlsStream, link: Link) -> None:
         limits = self._services.limits

@@ -206,6 +206,12 @@ class Outlet:
 
         Cancellation: safe at any time; unsent bytes are lost with the connection.
         """
+        try:
+            await self._carry()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self._broken(f"cannot write: {error}")
+
+    async def _carry(self) -> None:
         while True:
             await self._wake.wait()
             self._wake = trio.Event()

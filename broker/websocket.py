@@ -40,7 +40,7 @@ class WebSocketLink:
 
     async def receive_some(self, max_bytes: int = 65_536) -> bytes:
         """The next bytes of the client; b"" when it closed or sent a text frame."""
-        if not self._left:
+        while not self._left:
             try:
                 message = await self._connection.get_message()
             except ConnectionClosed:
@@ -48,8 +48,6 @@ class WebSocketLink:
             if isinstance(message, str):
                 await self._close(UNSUPPORTED_DATA, "MQTT needs binary frames")
                 return b""
-            if not message:
-                return await self.receive_some(max_bytes)
             self._left = bytes(message)
         data, self._left = self._left[:max_bytes], self._left[max_bytes:]
         return data

@@ -13,6 +13,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
+import structlog
 
 from acl.errors import AclError
 from acl.model import (
@@ -45,6 +46,7 @@ from transport.http import (
     problem,
     serve_http,
 )
+from transport.places import Places
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -61,6 +63,8 @@ if TYPE_CHECKING:
 
 ALPN = "http/1.1"
 MAX_PAGE_RULES = 1000
+MAX_CONNECTIONS = 256  # of everybody: administrators, scrapers, probes
+MAX_CONNECTIONS_EACH = 16  # of one principal, which may be any client of the trust domain
 # A rule with the longest description is 9 KiB of JSON.
 LIMITS = HttpLimits(max_body_bytes=64 << 10, request_s=10.0, idle_s=30.0)
 
@@ -76,6 +80,8 @@ _STATUS_OF = {
 }
 
 T = TypeVar("T")
+
+_log = structlog.get_logger("stockade.controller.api")
 
 
 class AdminApi:
@@ -116,6 +122,7 @@ class AdminApi:
         self._trust_domain = trust_domain
         self._clock = clock
         self._new_id = new_id
+        self._places = Places(total=MAX_CONNECTIONS, each=MAX_CONNECTIONS_EACH)
 
         self._routes: dict[tuple[str, ...], _Routes] = {
             ("healthz",): {"GET": self._healthz},
@@ -141,7 +148,11 @@ class AdminApi:
         if stream.identity is None:
             raise CertificateInvalid("a connection without a certificate", reason="no_certificate")
         principal = principal_of(stream.identity, self._trust_domain)
-        await serve_http(stream, self.handle, limits=LIMITS, principal=principal)
+        with self._places.place_of(principal.name) as place:
+            if not place:
+                _log.warning("connection refused", reason="too many", peer=stream.peer_address)
+                return
+            await serve_http(stream, self.handle, limits=LIMITS, principal=principal)
 
     async def handle(self, request: Request) -> Response:
         """Answer one request of a connection whose principal is known."""

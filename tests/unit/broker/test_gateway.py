@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import trio
 import trio_websocket
 
 from broker.endpoints import Endpoints
-from broker.gateway import Gateway
+from broker.gateway import MAX_OBSERVERS_EACH, Gateway
 from certs.errors import PrincipalRefused
 from certs.principal import PrincipalMapper, default_rules
 from client.connection import Client, connect
@@ -189,3 +189,29 @@ async def test_pages_need_a_certificate_and_metrics_a_rule(tmp_path: Path) -> No
         assert status == 403
         assert b"d-" in body
         assert (await get(door, sensor, "/nothing"))[0] == 404
+
+
+async def test_one_principal_cannot_take_all_places_of_observers(tmp_path: Path) -> None:
+    async with open_door(tmp_path) as door, AsyncExitStack() as stack:
+
+        async def answer(who: Issued) -> bytes:
+            context = door.pki.client_context(who, alpn=["http/1.1"])
+            stream = await connect_tls(
+                "localhost",
+                door.metrics,
+                context=context,
+                alpn=["http/1.1"],
+                server_name="localhost",
+                deadline_s=5,
+            )
+            stack.push_async_callback(stream.aclose)
+            with suppress(trio.BrokenResourceError):
+                await stream.send_all(b"GET /healthz HTTP/1.1\r\nhost: b\r\n\r\n")
+                return await stream.receive_some()
+            return b""
+
+        sensor, viewer = door.pki.client("sensor"), door.pki.client("viewer")
+        for _ in range(MAX_OBSERVERS_EACH):
+            assert b"200" in await answer(sensor)
+        assert await answer(sensor) == b""
+        assert b"200" in await answer(viewer)

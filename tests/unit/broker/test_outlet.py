@@ -177,3 +177,17 @@ def test_outlet_writes_nothing_after_its_release() -> None:
     outlet.put_control(b"bb")
     outlet.flush_now()
     assert pipe.written == b"", "the link is its session's, for the last word"
+
+
+async def test_outlet_reports_a_link_that_breaks_while_it_waits(nursery: trio.Nursery) -> None:
+    pipe, reasons = Pipe(room=0), list[str]()
+    outlet = outlet_on(pipe, reasons)
+    nursery.start_soon(outlet.run_writer)
+    outlet.put(b"first", 5, 1)
+    outlet.flush_now()
+    outlet.put(b"second", 6, 1)
+    await trio.testing.wait_all_tasks_blocked()
+    pipe.broken = True
+    pipe.open.set()
+    await trio.testing.wait_all_tasks_blocked()
+    assert reasons == ["cannot write: gone"]

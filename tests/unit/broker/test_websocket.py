@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 import trio
 import trio.testing
@@ -125,3 +127,18 @@ async def test_peer_that_never_upgrades_is_let_go(autojump_clock: trio.abc.Clock
         await serve(server, links, until)
     assert links == [None]
     await client.aclose()
+
+
+async def test_link_takes_any_number_of_empty_frames(nursery: trio.Nursery) -> None:
+    connection, (link,), until = await dial(nursery)
+    assert link is not None
+    nursery.start_soon(send_empty_frames, connection, sys.getrecursionlimit() + 100)
+    with trio.fail_after(20):
+        assert await link.receive_some() == b"end"
+    until.set()
+
+
+async def send_empty_frames(connection: trio_websocket.WebSocketConnection, count: int) -> None:
+    for _ in range(count):
+        await connection.send_message(b"")
+    await connection.send_message(b"end")

@@ -133,7 +133,7 @@ class Broker:
             self._authorizer,
             audit,
             broker_id=config.broker_id,
-            stale_after_s=config.stale_after_s - link_stale_s,
+            stale_after_s=config.stale_after_s,
         )
         self._link = self._controller_link(link_stale_s)
         self._authority.attach(self._link)
@@ -236,7 +236,7 @@ class Broker:
         await nursery.start(self._audit.run)
         await nursery.start(self._pool.run)
         nursery.start_soon(self._link.run)
-        nursery.start_soon(self._guard.watch_contact)
+        nursery.start_soon(self._guard.watch_contact, lambda: self._link.proved_at)
         nursery.start_soon(self._registry.sweep)
         nursery.start_soon(self._measure_lag)
         await nursery.start(self._gateway.serve_mqtt, listeners["mqtts"])

@@ -17,7 +17,7 @@ from acl.model import AccessRequest, Operation, Resource, ResourceKind
 from governance.events import AuditEvent, AuditOutcome
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from acl.decide import Decision
     from acl.model import Principal
@@ -79,7 +79,8 @@ class Guard:
             authorizer: the cache levels.
             audit: where denials go.
             broker_id: names this broker's own resources.
-            stale_after_s: seconds without contact after which everything is denied.
+            stale_after_s: seconds after the last proof that the policy is true, after which everything
+                is denied.
         """
         self.authorizer = authorizer
         self._audit = audit
@@ -125,14 +126,20 @@ class Guard:
             self.authorizer.restore()
             self._forget_routes()
 
-    async def watch_contact(self) -> None:
-        """Deny everything once the controller has been silent for too long. Runs for ever."""
+    async def watch_contact(self, proved_at: Callable[[], float] = trio.current_time) -> None:
+        """Deny everything once the controller has been silent for too long. Runs for ever.
+
+        Args:
+            proved_at: when the policy was last proved to be true. Counted from there and not from when
+                the loss is noticed: a process that was stopped for an hour notices it an hour late.
+        """
+        began = trio.current_time()
         while True:
             changed = self._contact_changed = trio.Event()
             if self._contact:
                 await changed.wait()
                 continue
-            with trio.move_on_after(self._stale_after_s) as deadline:
+            with trio.move_on_at(max(began, proved_at()) + self._stale_after_s) as deadline:
                 await changed.wait()
             if deadline.cancelled_caught and not self._contact:
                 reason = f"no contact with the controller for {self._stale_after_s:g} s"

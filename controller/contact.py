@@ -42,6 +42,11 @@ class Contact:
         """Whether there is contact."""
         return self._here
 
+    @property
+    def proved_at(self) -> float:
+        """When the policy here was last proved to be true (`trio.current_time`); -inf: never."""
+        return self._proved_at
+
     async def wait(self) -> None:
         """Wait until there is contact."""
         await trio.lowlevel.checkpoint()

@@ -172,6 +172,11 @@ class ControllerLink:
         return self._contact.here
 
     @property
+    def proved_at(self) -> float:
+        """When the policy here was last proved to be true (`trio.current_time`); -inf: never."""
+        return self._contact.proved_at
+
+    @property
     def epoch(self) -> int:
         """The policy epoch taken over last, -1 before the first."""
         return self._epoch

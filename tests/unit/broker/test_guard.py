@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
+import trio
 
 from acl.errors import NameInvalid
 from acl.model import Principal
@@ -60,3 +61,21 @@ async def test_guard_denies_until_the_first_policy() -> None:
         broker.guard.authorizer.withdraw("no policy yet")
         assert broker.guard.refusal == "no policy yet"
         assert not (await broker.guard.may_publish(asker_of(broker, "sensor"), b"t")).allowed
+
+
+async def test_guard_counts_silence_from_the_last_proof_not_from_when_it_noticed(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    rule = allow("sensor", "write", "topic.t")
+    async with running_broker(rule) as broker, trio.open_nursery() as nursery:
+        proved_at = trio.current_time()
+        nursery.start_soon(broker.guard.watch_contact, lambda: proved_at)
+        asker = asker_of(broker, "sensor")
+        assert (await broker.guard.may_publish(asker, b"t")).allowed
+        await trio.sleep(29)  # as if the process had been stopped meanwhile
+        broker.guard.on_contact(False, "noticed late")  # noqa: FBT003
+        await trio.sleep(0.5)
+        assert (await broker.guard.may_publish(asker, b"t")).allowed
+        await trio.sleep(1)
+        assert not (await broker.guard.may_publish(asker, b"t")).allowed
+        nursery.cancel_scope.cancel()

@@ -30,6 +30,21 @@ if TYPE_CHECKING:
 ADDRESS = "127.0.0.1:0"
 
 
+MANIFEST = """
+name = "{name}"
+version = "1"
+entry = "{name}"
+max_batch = 16
+deadline_ms = 200
+[input]
+dtype = "float32"
+shape = [4]
+[output]
+dtype = "float32"
+shape = [4]
+"""
+
+
 def descendants_of(pid: int) -> list[int]:
     """The numbers of a process's children, their children and so on."""
     parents: dict[int, list[int]] = {}
@@ -136,9 +151,9 @@ class Site:
         """Where the broker records denials."""
         return self.folder / "broker.jsonl"
 
-    def start_controller(self) -> Daemon:
-        """Start the controller and wait until it listens, at the same addresses every time."""
-        config = self.folder / "controller.toml"
+    def write_controller(self, name: str = "controller", **changed: Value) -> Path:
+        """Write a controller's configuration; returns the file."""
+        config = self.folder / f"{name}.toml"
         values: dict[str, Value] = {
             "node_id": "controller",
             "rpc_listen": self.addresses.get("rpc", ADDRESS),
@@ -146,13 +161,17 @@ class Site:
             "certificate": str(self.pki.controller.certificate),
             "key": str(self.pki.controller.key),
             "anchor": str(self.pki.anchor),
-            "data_dir": "controller",
+            "data_dir": name,
             "bootstrap_policy": "policy.toml",
-            "audit_file": "controller.jsonl",
-            "ready_file": "controller.ready",
+            "audit_file": f"{name}.jsonl",
+            "ready_file": f"{name}.ready",
         }
-        config.write_text(render_file((), values))
-        daemon = start_daemon("controller", config)
+        config.write_text(render_file((), values | changed))
+        return config
+
+    def start_controller(self) -> Daemon:
+        """Start the controller and wait until it listens, at the same addresses every time."""
+        daemon = start_daemon("controller", self.write_controller())
         self.started.append(daemon)
         self.addresses |= daemon.listens()
         return daemon
@@ -212,6 +231,16 @@ class Site:
         """End everything that still runs, the youngest first."""
         for daemon in reversed(self.started):
             daemon.stop()
+
+
+def write_bundle(folder: Path, name: str, body: str) -> Path:
+    """A bundle whose kernel takes and gives four floats and does what `body` says."""
+    bundle = folder / name
+    bundle.mkdir(parents=True)
+    (bundle / "kernel.toml").write_text(MANIFEST.format(name=name))
+    signature = f'extern "C" __global__ void {name}(const float *in, float *out, int records)'
+    (bundle / f"{name}.cu").write_text(f"{signature}\n{{ {body} }}\n")
+    return bundle
 
 
 def authority_of(pki: Path, folder: Path) -> TestPki:

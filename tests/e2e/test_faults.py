@@ -41,6 +41,7 @@ from tests.e2e.daemons import (
     make_site,
     start_daemon,
     workers_of,
+    write_bundle,
 )
 from tests.e2e.running import stockade
 
@@ -55,20 +56,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 SERVER_SHUTTING_DOWN = 0x8B
-
-MANIFEST = """
-name = "{name}"
-version = "1"
-entry = "{name}"
-max_batch = 16
-deadline_ms = 200
-[input]
-dtype = "float32"
-shape = [4]
-[output]
-dtype = "float32"
-shape = [4]
-"""
 
 BODIES = {
     "endless": "volatile int forever = 1; while (forever) {}",
@@ -92,20 +79,12 @@ handshake_deadline_s = 1.0
 """
 
 
-def write_bundle(folder: Path, name: str) -> Path:
-    """A bundle with a kernel that fails in its own way."""
-    bundle = folder / name
-    bundle.mkdir(parents=True)
-    (bundle / "kernel.toml").write_text(MANIFEST.format(name=name))
-    signature = f'extern "C" __global__ void {name}(const float *in, float *out, int records)'
-    (bundle / f"{name}.cu").write_text(f"{signature}\n{{ {BODIES[name]} }}\n")
-    return bundle
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Generator[Site]:
     folder = tmp_path_factory.mktemp("faults")
-    kernels = [write_bundle(folder / "kernels-of-test", name) for name in BODIES]
+    kernels = [
+        write_bundle(folder / "kernels-of-test", name, body) for name, body in BODIES.items()
+    ]
     made = make_site(folder, kernels=kernels, rules=RULES)
     made.limits = LIMITS
     try:
@@ -341,12 +320,9 @@ def test_port_in_use_is_one_clear_line(site: Site) -> None:
     assert "port" in told
 
 
-def test_port_in_use_is_one_clear_line_of_the_controller(site: Site, tmp_path: Path) -> None:
-    config = site.folder / "taken-controller.toml"
-    text = (site.folder / "controller.toml").read_text()
-    config.write_text(text.replace('data_dir = "controller"', 'data_dir = "other"'))
-    told = refused_start("controller", config)
-    assert site.addresses["rpc"].rpartition(":")[2] in told
+def test_port_in_use_is_one_clear_line_of_the_controller(site: Site) -> None:
+    told = refused_start("controller", site.write_controller("taken-controller"))
+    assert site.addresses["rpc"] in told
     assert "port" in told
 
 

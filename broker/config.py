@@ -28,7 +28,8 @@ class BrokerLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     Attributes:
         max_packet_bytes: largest MQTT packet accepted from a client; told to it in CONNACK.
-        max_connections: clients connected at the same time; one more is refused with 0x97.
+        max_connections: clients connected at the same time; one more is refused with 0x89.
+        max_connections_per_principal: of them with one principal's certificate; one more is closed.
         max_queued_bytes: bytes waiting for one slow client before its publishers are paused.
         slow_consumer_s: seconds a publisher waits for a slow subscriber before the broker drops
             QoS 0 messages for that subscriber instead.
@@ -45,6 +46,7 @@ class BrokerLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     max_packet_bytes: int = 1_048_576
     max_connections: int = 10_000
+    max_connections_per_principal: int = 1_000
     max_queued_bytes: int = 1_048_576
     slow_consumer_s: float = 2.0
     stuck_consumer_s: float = 30.0
@@ -157,6 +159,9 @@ def verify_limits(config: BrokerConfig) -> None:
     limits = config.limits
     _within("limits.max_packet_bytes", limits.max_packet_bytes, MIN_PACKET_BYTES, MAX_PACKET_BYTES)
     _within("limits.max_connections", limits.max_connections, 1, 1_000_000)
+    _within(
+        "limits.max_connections_per_principal", limits.max_connections_per_principal, 1, 1_000_000
+    )
     _within("limits.max_queued_bytes", limits.max_queued_bytes, 4_096, 1 << 30)
     _within("limits.max_queued_messages", limits.max_queued_messages, 1, 1_000_000)
     _within("limits.receive_maximum", limits.receive_maximum, 1, 65_535)

@@ -96,7 +96,11 @@ class Gateway:
         self._endpoints = endpoints
         self._now = now
         # Connections with a principal, CONNECT sent or not: those without one end at their deadline.
-        self._links = 0
+        limits = services.limits
+        self._clients = Places(
+            total=limits.max_connections + limits.max_handshakes,
+            each=limits.max_connections_per_principal,
+        )
         self._observers = Places(total=MAX_OBSERVERS, each=MAX_OBSERVERS_EACH)
 
     async def serve_mqtt(
@@ -225,20 +229,21 @@ class Gateway:
                 await self._endpoints.serve(stream, principal)
 
     async def _session(self, stream: TlsStream, link: Link) -> None:
-        limits = self._services.limits
-        if self._links >= limits.max_connections + limits.max_handshakes:
-            log.warning(
-                "connection refused", reason="too many connections", peer=stream.peer_address
-            )
-            return
-        self._links += 1
-        try:
-            await self._new_session(stream, link).run()
-        finally:
-            self._links -= 1
-
-    def _new_session(self, stream: TlsStream, link: Link) -> Session:
         principal, ends = self.principal_of(stream)
+        with self._clients.place_of(principal.name) as place:
+            if not place:
+                log.warning(
+                    "connection refused",
+                    reason="too many connections",
+                    principal=principal.name,
+                    peer=stream.peer_address,
+                )
+                return
+            await self._new_session(stream, link, principal, ends).run()
+
+    def _new_session(
+        self, stream: TlsStream, link: Link, principal: Principal, ends: float
+    ) -> Session:
         return Session(
             link,
             principal=principal,

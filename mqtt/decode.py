@@ -60,6 +60,8 @@ _SUBACK_311 = frozenset(
     }
 )
 _QOS_3 = 3
+MAX_FILTERS = 4_096
+"""Topic filters in one packet. The standard sets no bound; 200,000 in a megabyte cost their reader a second."""
 _OPTIONS_RESERVED_311, _OPTIONS_RESERVED_5 = 0xFC, 0xC0
 
 
@@ -267,10 +269,19 @@ def _subscribe(cursor: Cursor, version: Version) -> Subscribe:
     properties = _properties(cursor, Site.SUBSCRIBE, version)
     filters: list[Subscription] = []
     while cursor.left:
+        _verify_count(len(filters))
         filters.append(_subscription(cursor, version))
     if not filters:
         raise protocol_error("SUBSCRIBE without a topic filter")
     return Subscribe(packet_id=packet_id, filters=tuple(filters), properties=properties)
+
+
+def _verify_count(filters: int) -> None:
+    """Refuse one more filter: the whole packet is decoded in one go, while all other clients wait."""
+    if filters >= MAX_FILTERS:
+        raise RemoteProtocolError(
+            f"more than {MAX_FILTERS} topic filters in one packet", ReasonCode.QUOTA_EXCEEDED
+        )
 
 
 def _subscription(cursor: Cursor, version: Version) -> Subscription:
@@ -302,6 +313,7 @@ def _unsubscribe(cursor: Cursor, version: Version) -> Unsubscribe:
     properties = _properties(cursor, Site.UNSUBSCRIBE, version)
     filters: list[str] = []
     while cursor.left:
+        _verify_count(len(filters))
         text = cursor.text("topic filter")
         verify_topic_filter(text)
         filters.append(text)

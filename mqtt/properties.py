@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Never, cast
 
 from typing_extensions import override
 
-from mqtt.errors import LocalProtocolError, RemoteProtocolError
+from mqtt.errors import LocalProtocolError, ReasonCode, RemoteProtocolError
 from mqtt.wire import protocol_error, write_binary, write_integer, write_text, write_varint
 
 if TYPE_CHECKING:
@@ -117,6 +117,8 @@ class Rule:
 
 
 USER_PROPERTY = 0x26
+MAX_USER_PROPERTIES = 1_024
+"""In one packet. The standard sets no bound; 200,000 in one megabyte cost its reader a quarter of a second."""
 SUBSCRIPTION_IDENTIFIER = 0x0B
 _ACKNOWLEDGEMENTS = (
     Site.PUBACK | Site.PUBREC | Site.PUBREL | Site.PUBCOMP | Site.SUBACK | Site.UNSUBACK
@@ -238,6 +240,11 @@ def _read_ruled(rule: Rule, cursor: Cursor, found: _Found) -> None:
 def _read_special(code: int, cursor: Cursor, site: Site, found: _Found) -> None:
     """Read what the table does not allow here: the two that may occur more than once, or an error."""
     if code == USER_PROPERTY:
+        if len(found.pairs) >= MAX_USER_PROPERTIES:
+            raise RemoteProtocolError(
+                f"more than {MAX_USER_PROPERTIES} user properties in one packet",
+                ReasonCode.QUOTA_EXCEEDED,
+            )
         found.pairs.append((cursor.text("user property name"), cursor.text("user property value")))
     elif code == SUBSCRIPTION_IDENTIFIER:
         _read_subscription_identifier(cursor, site, found)

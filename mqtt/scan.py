@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from mqtt.errors import RemoteProtocolError
-from mqtt.properties import USER_PROPERTY
+from mqtt.properties import MAX_USER_PROPERTIES, USER_PROPERTY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,7 +87,7 @@ def is_ordinary_section(
         stop: where the last property ends, at most `len(data)`.
         learn: verifies a topic name behind its length, see `KnownTopics.learn`.
     """
-    seen = 0
+    seen = pairs = 0
     while position < stop:
         code = data[position]
         position += 1
@@ -105,6 +105,9 @@ def is_ordinary_section(
             position = _string_end(data, position, stop, code, learn)
             if code == USER_PROPERTY and position <= stop:
                 position = _string_end(data, position, stop, code, learn)
+                pairs += 1
+                if pairs > MAX_USER_PROPERTIES:
+                    return False
     return position == stop
 
 

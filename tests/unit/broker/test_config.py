@@ -48,6 +48,7 @@ def test_unknown_key_names_the_nearest(tmp_path: Path) -> None:
         "kernel_wait_s = 1000\n",
         "[limits]\nmax_packet_bytes = 10\n",
         "[limits]\nmax_connections = 0\n",
+        "[limits]\nmax_connections_per_principal = 0\n",
         "[limits]\nreceive_maximum = 70000\n",
         "[limits]\nmax_handshakes = 0\n",
         'kernel_backend = "tpu"\n',

@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio_websocket
 
+from broker.config import BrokerLimits
 from broker.endpoints import Endpoints
 from broker.gateway import MAX_OBSERVERS_EACH, Gateway
 from certs.errors import PrincipalRefused
@@ -46,11 +47,11 @@ class Door:
 
 
 @asynccontextmanager
-async def open_door(tmp_path: Path) -> AsyncGenerator[Door]:
+async def open_door(tmp_path: Path, *, limits: BrokerLimits | None = None) -> AsyncGenerator[Door]:
     pki = TestPki(tmp_path)
     server = pki.broker()
     handshakes: list[tuple[str, str]] = []
-    async with running_broker(*RULES) as broker, trio.open_nursery() as nursery:
+    async with running_broker(*RULES, limits=limits) as broker, trio.open_nursery() as nursery:
         gateway = Gateway(
             contexts={
                 alpn: pki.server_context(server, alpn=[alpn]) for alpn in ("mqtt", "http/1.1")
@@ -143,6 +144,20 @@ async def test_stream_without_identity_has_no_principal(tmp_path: Path) -> None:
         with pytest.raises(PrincipalRefused):
             door.gateway.principal_of(stream)
         await stream.aclose()
+
+
+async def test_one_principal_cannot_take_the_places_of_all(tmp_path: Path) -> None:
+    limits = BrokerLimits(max_connections_per_principal=2)
+    async with open_door(tmp_path, limits=limits) as door:
+        greedy = door.pki.client("sensor")
+        async with door.connect(greedy), door.connect(greedy):
+            with pytest.raises(ClientError):
+                async with door.connect(greedy):
+                    pass
+            async with door.connect(door.pki.client("viewer")):
+                pass
+        async with door.connect(greedy):
+            pass
 
 
 async def test_websocket_carries_mqtt_for_a_certificate(tmp_path: Path) -> None:

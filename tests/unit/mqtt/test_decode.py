@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mqtt.decode import LEGAL_FIRST_BYTES, decode_packet, verify_first_byte
+from mqtt.decode import LEGAL_FIRST_BYTES, MAX_FILTERS, decode_packet, verify_first_byte
 from mqtt.encode import encode
 from mqtt.errors import ReasonCode, RemoteProtocolError
 from mqtt.packets import (
@@ -18,6 +18,7 @@ from mqtt.packets import (
     Role,
     Version,
 )
+from mqtt.wire import write_varint
 from tests.vectors.mqtt.packets import ILLEGAL, LEGAL, Illegal, Legal, reader_of
 
 
@@ -98,3 +99,18 @@ def test_first_byte_is_weighed_alike_by_table_and_rule(role: Role, version: Vers
                 ReasonCode.MALFORMED_PACKET,
                 ReasonCode.PROTOCOL_ERROR,
             )
+
+
+@pytest.mark.parametrize("kind", ["SUBSCRIBE", "UNSUBSCRIBE"])
+def test_packet_with_more_filters_than_a_turn_may_take_is_refused(kind: str) -> None:
+    one = b"\0\1a\0" if kind == "SUBSCRIBE" else b"\0\1a"
+    first = 0x82 if kind == "SUBSCRIBE" else 0xA2
+    for count, refused in ((MAX_FILTERS, False), (MAX_FILTERS + 1, True)):
+        body = b"\0\1\0" + one * count
+        data = bytes((first,)) + write_varint(len(body)) + body
+        if not refused:
+            decode_packet(data, Version.V5, Role.SERVER)
+            continue
+        with pytest.raises(RemoteProtocolError) as error:
+            decode_packet(data, Version.V5, Role.SERVER)
+        assert error.value.reason is ReasonCode.QUOTA_EXCEEDED

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from cli.demo import Outcome
+    from cli.demo_run import Outcome
     from cli.scrape import BrokerFigures
 
 

@@ -1,31 +1,18 @@
 from __future__ import annotations
 
-import pytest
+import subprocess
+import sys
 
-from cli.demo import REFUSED_TOPICS, Outcome
+from typer.testing import CliRunner
 
-
-def good() -> Outcome:
-    refusals = [(topic, 0x87, "not authorized, decision d-0") for topic in REFUSED_TOPICS]
-    return Outcome(sent=10, answered=10, equal=10, seen_by_viewer=10, refusals=refusals)
+from cli.main import app
 
 
-def test_good_outcome_has_no_complaint() -> None:
-    assert good().complaint() == ""
+def test_demo_refuses_no_messages() -> None:
+    answer = CliRunner().invoke(app, ["demo", "--messages", "0"])
+    assert answer.exit_code == 2
 
 
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ({"sent": 0, "answered": 0, "equal": 0}, "0 requests"),
-        ({"answered": 9}, "10 requests were sent but 9 answers came"),
-        ({"equal": 7}, "3 of 10 answers differ from numpy"),
-        ({"refusals": []}, "let the viewer publish"),
-        ({"seen_by_viewer": 0}, "delivered none"),
-    ],
-)
-def test_outcome_that_breaks_a_promise_is_named(change: dict[str, object], told: str) -> None:
-    outcome = good()
-    for name, value in change.items():
-        setattr(outcome, name, value)
-    assert told in outcome.complaint()
+def test_command_line_loads_numpy_for_nobody_but_the_demo() -> None:
+    program = "import sys, cli.main; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-P", "-c", program], check=False).returncode == 0

@@ -4,8 +4,8 @@ import io
 
 from rich.console import Console
 
-from cli.demo import Outcome
 from cli.demo_report import render
+from cli.demo_run import Outcome
 from cli.scrape import BrokerFigures
 
 

@@ -43,7 +43,27 @@ def load_settings(path: Path, type_: type[T]) -> T:
     Raises:
         SettingsError: the file cannot be read, is no TOML, has an unknown or missing key or a value of the wrong type.
     """
-    table = _read_table(path)
+    return parse_settings(_read_text(path), type_, path=path)
+
+
+def parse_settings(text: str, type_: type[T], *, path: Path) -> T:
+    """Turn the text of a TOML file into a msgspec struct.
+
+    Args:
+        text: what the file holds.
+        type_: the struct type.
+        path: the file, for messages; `Path` fields are resolved relative to its folder.
+
+    Returns:
+        The struct, every field checked.
+
+    Raises:
+        SettingsError: no TOML, an unknown or missing key or a value of the wrong type.
+    """
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"`{path}` is not TOML: {error}") from error
     for where, key, known in _unknown_keys(table, type_, "", MAX_SETTINGS_DEPTH):
         raise SettingsError(f"`{path}`: {_explain_unknown(where, key, known)}")
 
@@ -58,7 +78,7 @@ def load_settings(path: Path, type_: type[T]) -> T:
         raise SettingsError(f"`{path}`: {_explain_invalid(str(error))}") from error
 
 
-def _read_table(path: Path) -> dict[str, object]:
+def _read_text(path: Path) -> str:
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_SETTINGS_BYTES + 1)
@@ -69,11 +89,9 @@ def _read_table(path: Path) -> dict[str, object]:
             f"`{path}` is larger than {MAX_SETTINGS_BYTES} bytes: is it the right file?"
         )
     try:
-        return tomllib.loads(raw.decode("utf-8"))
+        return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise SettingsError(f"`{path}` is not UTF-8 text (byte {error.start})") from error
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"`{path}` is not TOML: {error}") from error
 
 
 def _unknown_keys(

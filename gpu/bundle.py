@@ -6,20 +6,18 @@ and what to do. A bundle's source comes from the operator, never from a client.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import math
-import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal, cast
+from typing import Annotated, Final, Literal
 
 import msgspec
 import numpy as np
 from typing_extensions import override
 
+from certs.settings import SettingsError, parse_settings
 from gpu.cuda_source import find_kernels
 from gpu.errors import BundleInvalid
 
@@ -242,42 +240,15 @@ def _read_text(path: Path, *, limit: int) -> str:
 
 def _parse(text: str, path: Path) -> _Manifest:
     try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BundleInvalid(f"`{path}` is not TOML: {error}") from error
-    _refuse_unknown(raw, _Manifest.__struct_fields__, path, "")
-    for table in ("input", "output"):
-        inner: object = raw.get(table)
-        if isinstance(inner, dict):
-            _refuse_unknown(
-                cast("dict[str, object]", inner), _Record.__struct_fields__, path, f"{table}."
-            )
-    try:
-        manifest = msgspec.convert(raw, _Manifest)
-    except msgspec.ValidationError as error:
-        raise BundleInvalid(f"`{path}`: {_plain(str(error))}") from error
+        manifest = parse_settings(text, _Manifest, path=path)
+    except SettingsError as error:
+        raise BundleInvalid(str(error)) from error
     if manifest.block % manifest.threads_per_record:
         raise BundleInvalid(
             f"`{path}`: `block` ({manifest.block}) must be a multiple of "
             f"`threads_per_record` ({manifest.threads_per_record})"
         )
     return manifest
-
-
-def _refuse_unknown(
-    table: Mapping[str, object], known: tuple[str, ...], path: Path, prefix: str
-) -> None:
-    for key in table:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(known)}"
-            raise BundleInvalid(f"`{path}` has an unknown key `{prefix}{key}`: {hint}")
-
-
-def _plain(message: str) -> str:
-    """Msgspec says `... - at `$.input.shape[0]``; an operator knows keys, not JSON paths."""
-    message = re.sub(r" - at `\$\.?([^`]*)`", r" at `\1`", message)
-    return message[:1].lower() + message[1:]
 
 
 def _layout(record: _Record, max_batch: int, path: Path, table: str) -> RecordLayout:

@@ -2,8 +2,8 @@
 
 *Theory of operation.* Subscriptions live in one `FilterTree`. The first message on a topic builds a
 `Route`: the matching subscriptions, one a session, of which the guard allows this very topic to be
-read. A route is then a dictionary look-up per run. Any change of subscriptions or of policy clears
-the table. A route whose building was overtaken by a change of policy is built again before it is
+read. A route is then a dictionary look-up per run. A change of policy clears the table, and so does
+a change of a filter with wildcards; one without concerns its own topic only. A route whose building was overtaken by a change of policy is built again before it is
 used; one overtaken only by a subscription is used once and not remembered. The same holds for one
 that leaves somebody out because the controller did not answer in time: it may answer the next time.
 
@@ -127,21 +127,28 @@ class Router:
     def subscribe(self, subscribed: Subscribed) -> None:
         """Add or replace one session's filter."""
         self._tree.add(subscribed.filter, id(subscribed.subscriber), subscribed)
-        self._subscriptions_changed()
+        self._subscriptions_changed(subscribed.filter)
 
     def unsubscribe(self, subscriber: Subscriber, filter_: str) -> None:
         """Remove one session's filter."""
         self._tree.remove(filter_, id(subscriber))
-        self._subscriptions_changed()
+        self._subscriptions_changed(filter_)
 
     def forget_routes(self) -> None:
         """Drop every route: policy changed."""
         self._policy_changes += 1
         self._clear()
 
-    def _subscriptions_changed(self) -> None:
+    def _subscriptions_changed(self, filter_: str) -> None:
+        """Forget the routes a filter concerns: one for a filter without wildcards, else any could be."""
         self._changes += 1
-        self._clear()
+        if "+" in filter_ or "#" in filter_:
+            self._clear()
+            return
+        topic = filter_.encode()
+        route = self.routes.pop(topic, None)
+        if route is not None:
+            self._routes_bytes -= len(topic) + route.memory
 
     def _clear(self) -> None:
         self.routes.clear()

@@ -87,6 +87,19 @@ async def test_route_is_remembered_until_a_subscription_changes() -> None:
     assert router.subscriptions == 0
 
 
+async def test_filter_without_wildcards_concerns_its_own_route_only() -> None:
+    router, member = Router(Check()), Member()
+    other, own = await router.route(b"t/2"), await router.route(b"t/1")
+    router.subscribe(subscribed(member, "t/1"))
+    assert await router.route(b"t/2") is other
+    assert own.targets == ()
+    assert len((await router.route(b"t/1")).targets) == 1
+    router.unsubscribe(member, "t/1")
+    assert (await router.route(b"t/1")).targets == ()
+    router.subscribe(subscribed(member, "t/+"))
+    assert len((await router.route(b"t/2")).targets) == 1
+
+
 async def test_route_leaves_out_who_may_not_read() -> None:
     check = Check()
     router, member = Router(check), Member()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import selectors
 import subprocess
 import sys
@@ -82,16 +83,23 @@ def measure_ceiling(login: Login, server: tuple[str, str], shape: Shape, blocks:
             return _throughput(msgspec.json.decode(_await_line(receiving), type=Received), 0.0)
 
 
-def measure_round_trips(target: Target, *, payload_bytes: int, trips: int) -> list[int]:
-    """Round trips of one client through the broker, nanoseconds."""
+def measure_round_trips(
+    target: Target, *, payload_bytes: int, trips: int, broker_core: int, client_core: int
+) -> list[int]:
+    """Round trips of one client through the broker, nanoseconds.
+
+    Both are kept on a core each (or on one): left alone, they land on one core or on two by chance, and
+    waking a sleeping core takes several times what a broker takes.
+    """
     role = PingPong(
         login=target.login,
         topic="bench/ping",
         payload_bytes=payload_bytes,
         trips=trips,
     )
-    with _running(role) as process:
+    with _running(role) as process, target.on_cores(frozenset({broker_core})):
         _await_line(process)
+        os.sched_setaffinity(process.pid, {client_core})
         _go(process)
         return msgspec.json.decode(_await_line(process), type=Trips).nanoseconds
 

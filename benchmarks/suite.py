@@ -19,7 +19,7 @@ from benchmarks.sampling import (
     measure_round_trips,
     measure_throughput,
 )
-from benchmarks.targets import Target
+from benchmarks.targets import ALL_CORES, Target
 from benchmarks.wire import Login, Shape
 from mqtt.packets import Version
 
@@ -92,16 +92,28 @@ class Suite:
             ]
 
     def round_trips(self) -> None:
-        """Ping-pong latency."""
+        """Ping-pong latency, with broker and client on a core each and on the same one."""
+        first, last = min(ALL_CORES), max(ALL_CORES)
+        if first != last:
+            self._round_trips("ping-pong, two cores", broker_core=first, client_core=last)
+        self._round_trips("ping-pong, one core", broker_core=first, client_core=first)
+
+    def _round_trips(self, name: str, *, broker_core: int, client_core: int) -> None:
         taken: dict[str, list[list[int]]] = {}
 
         def sample(target: Target) -> None:
-            trips = measure_round_trips(target, payload_bytes=100, trips=ROUND_TRIPS)
+            trips = measure_round_trips(
+                target,
+                payload_bytes=100,
+                trips=ROUND_TRIPS,
+                broker_core=broker_core,
+                client_core=client_core,
+            )
             taken.setdefault(target.name, []).append(trips)
 
-        self._in_turns("ping-pong", sample)
+        self._in_turns(name, sample)
         for target, samples in taken.items():
-            self.figures += _latencies("ping-pong", target, TRIP_REGION, samples)
+            self.figures += _latencies(name, target, TRIP_REGION, samples)
 
     def kernel_calls(self) -> None:
         """Kernel requests a second, and the latency of a lone one; only Stockade has kernels."""

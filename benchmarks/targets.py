@@ -31,6 +31,9 @@ class TargetFailed(BenchmarkError):  # noqa: N818 - says what happened
     """A broker did not start; the message has its last words."""
 
 
+ALL_CORES = frozenset(os.sched_getaffinity(0))
+
+
 class Target:
     """A running broker.
 
@@ -49,6 +52,15 @@ class Target:
         self.logins = logins
         self.login = logins[CLIENT]
         self._process = process
+
+    @contextmanager
+    def on_cores(self, cores: frozenset[int]) -> Iterator[None]:
+        """Keep every thread of all its processes on these cores inside the block."""
+        _place(self._process.pid, cores)
+        try:
+            yield
+        finally:
+            _place(self._process.pid, ALL_CORES)
 
     def cpu_seconds(self) -> float:
         """CPU time of all its processes so far (user and system)."""
@@ -196,6 +208,13 @@ class _Process(msgspec.Struct, frozen=True, kw_only=True):
     parent: int
     started: int
     cpu_seconds: float
+
+
+def _place(pid: int, cores: frozenset[int]) -> None:
+    for process in _family(pid):
+        for task in Path(f"/proc/{process.pid}/task").glob("[0-9]*"):
+            with suppress(ProcessLookupError):  # it ended meanwhile
+                os.sched_setaffinity(int(task.name), cores)
 
 
 def _family(pid: int) -> list[_Process]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from gpu.pool import KernelPool
 from gpu.toolchain import Toolchain
 from tests.kernels import Answer, call, make_bundle, make_moody, rows_of, running
 from tests.needs import require_tool
+from tests.processes import descendants_of
 
 pytestmark = pytest.mark.needs("g++")
 
@@ -28,14 +30,10 @@ def _compiler() -> None:
 def _workers() -> set[int]:
     """Processes that are children of this one and run a worker."""
     found = set()
-    for task in Path(f"/proc/{os.getpid()}/task").iterdir():
-        for pid in (task / "children").read_text().split():
-            try:
-                command = Path(f"/proc/{pid}/cmdline").read_bytes()
-            except OSError:
-                continue
-            if b"gpu.worker" in command:
-                found.add(int(pid))
+    for pid in descendants_of(os.getpid()):
+        with suppress(OSError):  # it ended meanwhile
+            if b"gpu.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.add(pid)
     return found
 
 

@@ -21,6 +21,7 @@ from gpu.bundle import shipped_bundle
 from tests.e2e.clients import eventually
 from tests.e2e.running import START_DEADLINE_S, STOCKADE, STOP_DEADLINE_S
 from tests.pki import TestPki
+from tests.processes import descendants_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,22 +44,6 @@ shape = [4]
 dtype = "float32"
 shape = [4]
 """
-
-
-def descendants_of(pid: int) -> list[int]:
-    """The numbers of a process's children, their children and so on."""
-    parents: dict[int, list[int]] = {}
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = status.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue  # it ended meanwhile
-        parents.setdefault(int(fields[1]), []).append(int(status.parent.name))
-
-    def below(parent: int) -> list[int]:
-        return [found for child in parents.get(parent, ()) for found in (child, *below(child))]
-
-    return below(pid)
 
 
 def workers_of(pid: int) -> list[int]:

@@ -36,7 +36,6 @@ from tests.e2e.clients import (
 from tests.e2e.daemons import (
     Site,
     authority_of,
-    descendants_of,
     is_alive,
     make_site,
     start_daemon,
@@ -44,6 +43,7 @@ from tests.e2e.daemons import (
     write_bundle,
 )
 from tests.e2e.running import stockade
+from tests.processes import descendants_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator

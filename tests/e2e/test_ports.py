@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.e2e.clients import ANSWER_S, endpoint
-from tests.e2e.daemons import descendants_of
 from tests.pki import TestPki
+from tests.processes import descendants_of
 
 if TYPE_CHECKING:
     from tests.e2e.running import Running

@@ -17,6 +17,7 @@ from cli.failure import CommandFailed
 from cli.ready import read_ready
 from tests.e2e.running import Running, running, stockade, stop
 from tests.needs import require_tool
+from tests.processes import children_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -42,12 +43,6 @@ def every_address(system: Running) -> list[str]:
     """Where the system listens."""
     broker, controller = system.ready.broker, system.ready.controller
     return [broker.mqtts, broker.wss, broker.metrics, controller.rpc, controller.api]
-
-
-def children_of(pid: int) -> list[int]:
-    """The numbers of a process's children."""
-    lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
-    return sorted(int(word) for words in lists for word in words.split())
 
 
 def lines_after(output: str, title: str) -> str:

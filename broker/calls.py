@@ -18,7 +18,6 @@ from mqtt.packets import Properties, Publish, Version
 from mqtt.runs import Run
 from mqtt.spans import correlation_span
 from mqtt.topics import verify_topic_name
-from mqtt.wire import Cursor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,12 +131,9 @@ def _block(topic: str, correlations: Bytes, payloads: Bytes, properties: Propert
         ),
     )
     packet = encode(template, Version.V5)
-    raw_topic = topic.encode()
-    payload = len(packet) - payloads.shape[1]
-    head = len(packet) - Cursor(packet, 1).varint("remaining length")
-    body = head + 2 + len(raw_topic)
+    run = Run.parse(packet, Version.V5)
     rows = np.tile(np.frombuffer(packet, np.uint8), (count, 1))
-    start, end = correlation_span(packet, body)
+    start, end = correlation_span(packet, run.body)
     rows[:, start:end] = correlations
-    rows[:, payload:] = payloads
-    return Run(rows.tobytes(), len(packet), count, head, raw_topic, body, payload, Version.V5)
+    rows[:, run.payload :] = payloads
+    return run.repeated(rows.tobytes(), count)

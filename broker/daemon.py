@@ -37,7 +37,7 @@ from controller.link import ControllerLink, LinkTiming
 from controller.wire import ALPN as CONTROLLER_ALPN
 from governance.audit import AuditLog
 from governance.logs import configure_logging
-from gpu.bundle import load_bundle
+from gpu.bundle import load_bundles
 from gpu.limits import PoolLimits
 from gpu.pool import KernelPool
 from gpu.toolchain import Toolchain
@@ -180,7 +180,7 @@ class Broker:
     def _kernel_pool(self) -> KernelPool:
         config = self._config
         return KernelPool(
-            [load_bundle(folder) for folder in config.kernel_bundles],
+            load_bundles(config.kernel_bundles),
             backend=config.kernel_backend,
             toolchain=Toolchain.of_environment(os.environ, cache_dir=config.kernel_cache),
             on_event=_note_kernel,

@@ -8,6 +8,8 @@ import pytest
 
 from broker.daemon import main, new_decision_id, split_address
 from certs.settings import SettingsError
+from gpu.bundle import shipped_bundle
+from gpu.errors import BundleInvalid
 from tests.pki import TestPki
 from transport.errors import AddressInUse
 
@@ -55,6 +57,30 @@ ready_file = "ready.json"
         with pytest.raises(AddressInUse, match=str(port)):
             main(config)
     assert not (tmp_path / "ready.json").exists()
+
+
+def test_broker_with_two_kernels_of_one_name_does_not_start(tmp_path: Path) -> None:
+    pki = TestPki(tmp_path)
+    broker = pki.broker()
+    zscore = shipped_bundle("zscore")
+    config = tmp_path / "broker.toml"
+    config.write_text(
+        f"""
+broker_id = "broker"
+listen_mqtts = "127.0.0.1:0"
+listen_wss = "127.0.0.1:0"
+listen_metrics = "127.0.0.1:0"
+certificate = "{broker.cert}"
+key = "{broker.key}"
+anchor = "{pki.anchor}"
+ca = "{pki.ca}"
+trust_domain = "stockade.local"
+controller_rpc = "127.0.0.1:1"
+kernel_bundles = ["{zscore}", "{zscore}"]
+"""
+    )
+    with pytest.raises(BundleInvalid, match="rename one"):
+        main(config)
 
 
 def test_broker_with_a_wrong_configuration_does_not_start(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import gc
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 
 import msgspec
@@ -169,7 +169,7 @@ def _empty_loop_ns() -> float:
 
 
 @contextmanager
-def _without_garbage_collection() -> Iterator[None]:
+def _without_garbage_collection() -> Generator[None, None, None]:
     gc.collect()
     gc.disable()
     try:
@@ -181,7 +181,7 @@ def _without_garbage_collection() -> Iterator[None]:
 # -- cases -----------------------------------------------------------------------------------
 
 
-def _cases() -> Iterator[Case]:
+def _cases() -> Generator[Case, None, None]:
     topics = [b"telemetry/device-%d/cpu" % number for number in range(TOPICS)]
     yield _reference(topics)
     yield from _cached_cases(topics)

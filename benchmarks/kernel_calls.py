@@ -12,10 +12,11 @@ from time import perf_counter_ns
 import msgspec
 import numpy as np
 
-from benchmarks.wire import SOCKET_BYTES, Login, Session
+from benchmarks.mqtt_session import MqttSession
+from benchmarks.wire import SOCKET_BYTES, Login
 from mqtt.encode import encode
 from mqtt.errors import RemoteProtocolError
-from mqtt.packets import Packet, Properties, Publish, Version
+from mqtt.packets import Properties, Publish, Version
 from mqtt.runs import Run
 
 REQUESTS = 64
@@ -70,8 +71,8 @@ class _Caller:
         ]
         self._block = b"".join(self._packets)
         self._right: set[bytes] = set()
-        session = Session(role.login, "bench-caller", Version.V5)
-        session.subscribe(role.results_topic)
+        session = MqttSession(role.login, "bench-caller", Version.V5)
+        session.subscribe([role.results_topic])
         self._pipe = session.pipe
         self._reader = session.reader
         self._buffer = memoryview(bytearray(SOCKET_BYTES))
@@ -113,7 +114,7 @@ class _Caller:
             answers += self._verify(event)
         return answers
 
-    def _verify(self, event: Packet | Run) -> int:
+    def _verify(self, event: object) -> int:
         if not isinstance(event, Run):
             raise RemoteProtocolError(f"unexpected {type(event).__name__}")
         data, stride, right = event.data, event.stride, self._right

@@ -48,6 +48,21 @@ def describe_machine() -> Machine:
     )
 
 
+def filesystem_of(path: Path, mounts: str) -> str:
+    """The type of the file system a path lies on, e.g. `ext4`; `tmpfs` is memory and no disk.
+
+    Args:
+        path: absolute, without links.
+        mounts: what /proc/mounts says: device, place, type and more in each line.
+    """
+    best, found = "", "unknown"
+    for line in mounts.splitlines():
+        _, place, kind, *_ = line.split(" ")
+        if path.is_relative_to(place) and len(place) >= len(best):
+            best, found = place, kind
+    return found
+
+
 def _cpu_model() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         name, _, value = line.partition(":")

@@ -16,11 +16,12 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         measure: what, e.g. `qos 0, 100 B, one topic`.
-        target: whose: `stockade`, `mosquitto`, `generator`.
+        target: whose: `stockade`, `mosquitto`, `nats`, `generator`.
         unit: of every sample.
         better: `higher` or `lower`.
         region: what lies between the two readings of the clock.
         samples: in the order in which they were taken.
+        group: under which the report shows it; empty in records older than groups.
     """
 
     measure: str
@@ -29,6 +30,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     better: Literal["higher", "lower"]
     region: str
     samples: tuple[float, ...]
+    group: str = ""
 
     @property
     def median(self) -> float:
@@ -57,6 +59,29 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     p90_ns: float
 
 
+class Note(msgspec.Struct, frozen=True, kw_only=True):
+    """A measure that a target does not offer, and why: no failure, and no figure."""
+
+    measure: str
+    target: str
+    why: str
+    group: str = ""
+
+
+class Ratio(msgspec.Struct, frozen=True, kw_only=True):
+    """One target by another.
+
+    Attributes:
+        median: the ratio of the medians.
+        low: the lowest ratio of two samples of one round.
+        high: the highest.
+    """
+
+    median: float
+    low: float
+    high: float
+
+
 class Results(msgspec.Struct, frozen=True, kw_only=True):
     """One run of the benchmarks."""
 
@@ -69,6 +94,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     summaries: tuple[Summary, ...]
     load_after: float
     failures: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
     def find(self, measure: str, target: str) -> Figure | None:
         for figure in self.figures:
@@ -76,12 +102,13 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
                 return figure
         return None
 
-    def ratio(self, measure: str, target: str, yardstick: str) -> float | None:
-        """The median of `target` by that of `yardstick`."""
+    def ratio(self, measure: str, target: str, yardstick: str) -> Ratio | None:
+        """`target` by `yardstick`; None if either was not measured."""
         ours, theirs = self.find(measure, target), self.find(measure, yardstick)
-        if ours is None or theirs is None or not theirs.median:
+        if ours is None or theirs is None or not all(theirs.samples):
             return None
-        return ours.median / theirs.median
+        rounds = [a / b for a, b in zip(ours.samples, theirs.samples, strict=False)]
+        return Ratio(median=ours.median / theirs.median, low=min(rounds), high=max(rounds))
 
 
 def percentile(values: Sequence[int], share: float) -> float:

@@ -60,15 +60,15 @@ def calls_of_run(run: Run) -> Iterator[Call]:
 
 def _matrix_call(run: Run, rows: Bytes) -> Call | None:
     """The whole run as one call; None where its packets do not agree."""
-    start = end = run.body
+    start = end = run.properties
     if run.version == Version.V5:
-        start, end = correlation_span(run.raw(0), run.body)
-    head = rows[:, : run.payload]
-    agree = (head[:, :start] == head[0, :start]).all() and (head[:, end:] == head[0, end:]).all()
-    if not agree:
+        start, end = correlation_span(run.raw(0), run.properties)
+    # Between `body` and `properties` stand packet identifiers, which may differ.
+    spans = (slice(run.body), slice(run.properties, start), slice(end, run.payload))
+    if not all((rows[:, span] == rows[0, span]).all() for span in spans):
         return None
     return Call(
-        response_topic=run.properties(0).response_topic,
+        response_topic=run.packet(0).properties.response_topic,
         correlations=rows[:, start:end].copy(),
         payloads=rows[:, run.payload :],
         count=run.count,
@@ -133,7 +133,7 @@ def _block(topic: str, correlations: Bytes, payloads: Bytes, properties: Propert
     packet = encode(template, Version.V5)
     run = Run.parse(packet, Version.V5)
     rows = np.tile(np.frombuffer(packet, np.uint8), (count, 1))
-    start, end = correlation_span(packet, run.body)
+    start, end = correlation_span(packet, run.properties)
     rows[:, start:end] = correlations
     rows[:, run.payload :] = payloads
     return run.repeated(rows.tobytes(), count)

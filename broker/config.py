@@ -34,8 +34,18 @@ class BrokerLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         slow_consumer_s: seconds a publisher waits for a slow subscriber before the broker drops
             QoS 0 messages for that subscriber instead.
         stuck_consumer_s: seconds without any progress after which a subscriber is disconnected.
-        max_queued_messages: QoS 1 messages waiting for one client; more are dropped and counted.
-        receive_maximum: QoS 1 messages a client may have unacknowledged; told to it in CONNACK.
+        max_queued_messages: QoS 1 and 2 messages waiting for one client, connected or not; more are dropped and counted.
+        max_queued_session_bytes: bytes of the packets that may wait there.
+        max_waiting_bytes: bytes waiting for all clients together; beyond it every queue counts as full.
+        receive_maximum: QoS 1 and 2 messages a client may have unacknowledged; told to it in CONNACK.
+        topic_alias_maximum: topic aliases a client may use; told to it in CONNACK; 0: none.
+        max_sessions: sessions, connected or not.
+        max_sessions_per_principal: of them of one principal.
+        max_session_expiry_s: longest time a session outlives its connection; a client asking for more gets this.
+        max_retained_messages: topics with a retained message; more are refused with 0x97.
+        max_retained_bytes: bytes of all retained messages.
+        max_delayed_messages: messages waiting to be published; more are refused with 0x97.
+        max_delayed_bytes: bytes of all of them.
         max_subscriptions: topic filters one client may hold.
         max_keep_alive_s: longest keep alive granted; a client asking for more (or none) gets this.
         connect_deadline_s: seconds from the TLS handshake to a complete CONNECT.
@@ -50,14 +60,65 @@ class BrokerLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     max_queued_bytes: int = 1_048_576
     slow_consumer_s: float = 2.0
     stuck_consumer_s: float = 30.0
-    max_queued_messages: int = 1_000
+    max_queued_messages: int = 10_000
+    max_queued_session_bytes: int = 16_777_216
+    max_waiting_bytes: int = 536_870_912
     receive_maximum: int = 1_024
+    topic_alias_maximum: int = 16
+    max_sessions: int = 100_000
+    max_sessions_per_principal: int = 10_000
+    max_session_expiry_s: int = 604_800
+    max_retained_messages: int = 100_000
+    max_retained_bytes: int = 268_435_456
+    max_delayed_messages: int = 100_000
+    max_delayed_bytes: int = 67_108_864
     max_subscriptions: int = 1_000
     max_keep_alive_s: int = 1_200
     connect_deadline_s: float = 10.0
     handshake_deadline_s: float = 10.0
     max_handshakes: int = 256
     max_handshakes_per_address: int = 64
+
+
+class StoreConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The `[store]` table: where sessions and messages outlive the process. Without it none does.
+
+    Attributes:
+        path: the store's file; its folder must exist.
+        encrypt: seal what is stored with AES-256-GCM.
+        key: file with the key, mode 0600; made at the first start, when there is no store yet.
+        sync: `always`: an acknowledged message is on disk; `interval`: within a second; `never`: when the system likes.
+        max_bytes: size of the store; when it is full, messages that would have to be stored are refused with 0x97.
+    """
+
+    path: Path
+    encrypt: bool = True
+    key: Path | None = None
+    sync: Literal["always", "interval", "never"] = "always"
+    max_bytes: int = 8_589_934_592
+
+
+class MqttConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The `[mqtt]` table: choices MQTT leaves to a server.
+
+    Attributes:
+        shared_strategy: how a member of a shared subscription is chosen: `round_robin`, `least_in_flight`, `sticky`
+            (one member for each publisher) or `hash` (one for each topic).
+        response_information: told to clients that ask where their answers may go; `{principal}` and `{client}` are
+            replaced; empty: nothing is told.
+        server_reference: another broker, told to clients when this one shuts down (0x9C); empty: none (0x8B).
+        dead_letter_topic: messages above QoS 0 that nobody gets are published below it, with the reason; empty: they
+            are only counted.
+        sys_interval_s: seconds between two publications of the `$SYS` topics; 0: none.
+        accept_mqtt31: also serve MQTT 3.1 (`MQIsdp`), as if it were 3.1.1.
+    """
+
+    shared_strategy: Literal["round_robin", "least_in_flight", "sticky", "hash"] = "round_robin"
+    response_information: str = "results/{principal}"
+    server_reference: str = ""
+    dead_letter_topic: str = ""
+    sys_interval_s: float = 10.0
+    accept_mqtt31: bool = False
 
 
 class PrincipalRuleConfig(
@@ -104,6 +165,8 @@ class BrokerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         kernel_backend: `auto`, `cpu` or `cuda`.
         kernel_cache: folder for compiled kernels; absent: the user's cache folder.
         kernel_wait_s: seconds a call waits for room in a batch before it is answered `busy`.
+        store: see `StoreConfig`; absent: sessions end with their connection, retained messages with the process.
+        mqtt: see `MqttConfig`.
         limits: see `BrokerLimits`.
         principal_rules: ordered rules; default: SPIFFE client, admin, broker and controller.
     """
@@ -128,6 +191,8 @@ class BrokerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     kernel_backend: Literal["auto", "cpu", "cuda"] = "auto"
     kernel_cache: Path | None = None
     kernel_wait_s: float = 2.0
+    store: StoreConfig | None = None
+    mqtt: MqttConfig = msgspec.field(default_factory=MqttConfig)
     limits: BrokerLimits = msgspec.field(default_factory=BrokerLimits)
     principal_rules: tuple[PrincipalRuleConfig, ...] = ()
 
@@ -164,6 +229,19 @@ def verify_limits(config: BrokerConfig) -> None:
     )
     _within("limits.max_queued_bytes", limits.max_queued_bytes, 4_096, 1 << 30)
     _within("limits.max_queued_messages", limits.max_queued_messages, 1, 1_000_000)
+    _within("limits.max_queued_session_bytes", limits.max_queued_session_bytes, 4_096, 1 << 40)
+    _within("limits.max_waiting_bytes", limits.max_waiting_bytes, 1 << 20, 1 << 40)
+    _within("limits.topic_alias_maximum", limits.topic_alias_maximum, 0, 256)
+    _within("limits.max_sessions", limits.max_sessions, 1, 10_000_000)
+    _within("limits.max_sessions_per_principal", limits.max_sessions_per_principal, 1, 10_000_000)
+    _within("limits.max_session_expiry_s", limits.max_session_expiry_s, 0, 0xFFFF_FFFE)
+    _within("limits.max_retained_messages", limits.max_retained_messages, 0, 10_000_000)
+    _within("limits.max_retained_bytes", limits.max_retained_bytes, 0, 1 << 40)
+    _within("limits.max_delayed_messages", limits.max_delayed_messages, 0, 10_000_000)
+    _within("limits.max_delayed_bytes", limits.max_delayed_bytes, 0, 1 << 40)
+    _within("mqtt.sys_interval_s", config.mqtt.sys_interval_s, 0, 3_600)
+    if config.store is not None:
+        _verify_store(config.store)
     _within("limits.receive_maximum", limits.receive_maximum, 1, 65_535)
     _within("limits.max_subscriptions", limits.max_subscriptions, 1, 1_000_000)
     _within("limits.max_keep_alive_s", limits.max_keep_alive_s, 1, 65_535)
@@ -175,6 +253,13 @@ def verify_limits(config: BrokerConfig) -> None:
     _within("limits.max_handshakes_per_address", limits.max_handshakes_per_address, 1, 65_536)
     _within("stale_after_s", config.stale_after_s, MIN_STALE_AFTER_S, 3_600)
     _within("kernel_wait_s", config.kernel_wait_s, 0.01, 60)
+
+
+def _verify_store(store: StoreConfig) -> None:
+    _within("store.max_bytes", store.max_bytes, 1 << 20, 1 << 46)
+    if store.encrypt and store.key is None:
+        message = "`store.key` is missing: name a file for the key, or set `store.encrypt = false`"
+        raise SettingsError(message)
 
 
 def _within(key: str, value: float, low: float, high: float) -> None:

@@ -14,21 +14,29 @@ import signal
 import time
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import structlog
 import trio
 
+from acl.model import Principal
+from broker.admission import Offer
 from broker.authority import MeasuredAuthority
 from broker.config import load_config, principal_mapper
+from broker.connection import Counters, Services
+from broker.delayed import DelayedPublisher
+from broker.durability import Volatile
 from broker.endpoints import Endpoints
 from broker.gateway import Gateway
 from broker.guard import Guard
 from broker.kernels import KernelDispatch
+from broker.messaging import Messaging, connect_messaging, connect_routing
 from broker.metrics import RoomCollector, Sources, Timings
-from broker.registry import Registry
-from broker.router import Router
-from broker.session import Counters, Services
+from broker.records import Restored
+from broker.store_file import open_store
+from broker.sys_topics import SysTopics
+from broker.totals import BrokerTotals
 from cache.authorizer import Authorizer
 from cache.limits import CacheLimits
 from certs.contexts import client_context, server_context
@@ -137,22 +145,46 @@ class Broker:
         )
         self._link = self._controller_link(link_stale_s)
         self._authority.attach(self._link)
-        self._router = Router(self._guard)
-        self._guard.attach(self._router)
+        self._routing = connect_routing(self._guard, config.mqtt)
         self._pool = self._kernel_pool()
-        self._kernels = KernelDispatch(self._pool, self._guard, self._router)
-        self._registry = Registry(max_connections=config.limits.max_connections, now=wall_clock)
-        self._services = Services(
+        self._kernels = KernelDispatch(self._pool, self._guard, self._routing.router)
+        self._store = open_store(config.store, note_commit=self._timings.note_commit)
+        self._messaging = self._connect_messaging()
+        self._services = self._make_services()
+        self._gateway = self._make_gateway()
+        self._timings.registry.register(RoomCollector(self._sources()))
+
+    def _connect_messaging(self) -> Messaging:
+        return connect_messaging(
+            self._routing,
             guard=self._guard,
-            router=self._router,
-            registry=self._registry,
             kernels=self._kernels,
+            limits=self._config.limits,
+            store=self._store or Volatile(),
+            keeps_sessions=self._store is not None,
+            restored=Restored() if self._store is None else self._store.load(),
+            clock=wall_clock,
+        )
+
+    def _make_services(self) -> Services:
+        config, messaging = self._config, self._messaging
+        return Services(
+            guard=self._guard,
+            publishing=messaging.publishing,
+            registry=messaging.registry,
+            store=messaging.store,
             limits=config.limits,
+            offer=Offer(
+                keeps_sessions=self._store is not None,
+                response_information=config.mqtt.response_information,
+                accept_mqtt31=config.mqtt.accept_mqtt31,
+            ),
+            budget=messaging.budget,
+            broker_id=config.broker_id,
+            random_bytes=secrets.token_bytes,
             new_client_id=lambda: f"auto-{secrets.token_hex(8)}",
             count=Counters(),
         )
-        self._gateway = self._make_gateway()
-        self._timings.registry.register(RoomCollector(self._sources()))
 
     def _controller_link(self, stale_after_s: float) -> ControllerLink:
         config = self._config
@@ -217,8 +249,8 @@ class Broker:
     def _sources(self) -> Sources:
         return Sources(
             count=self._services.count,
-            registry=self._registry,
-            router=self._router,
+            messaging=self._messaging,
+            store=self._store,
             guard=self._guard,
             authorizer=self._authorizer,
             kernels=self._kernels,
@@ -237,11 +269,31 @@ class Broker:
         await nursery.start(self._pool.run)
         nursery.start_soon(self._link.run)
         nursery.start_soon(self._guard.watch_contact, lambda: self._link.proved_at)
-        nursery.start_soon(self._registry.sweep)
+        messaging, routing = self._messaging, self._routing
+        if self._store is not None:
+            await nursery.start(self._store.run)
+        await nursery.start(routing.waiting.run)
+        nursery.start_soon(messaging.registry.sweep)
+        nursery.start_soon(routing.dead_letters.run, routing.router, messaging.publishing.messages)
+        nursery.start_soon(DelayedPublisher(messaging.publishing, wall_clock).run)
+        nursery.start_soon(self._sys_topics().run)
         nursery.start_soon(self._measure_lag)
         await nursery.start(self._gateway.serve_mqtt, listeners["mqtts"])
         await nursery.start(self._gateway.serve_websocket, listeners["wss"])
         await nursery.start(self._gateway.serve_endpoints, listeners["metrics"])
+
+    def _sys_topics(self) -> SysTopics:
+        config = self._config
+        return SysTopics(
+            BrokerTotals(self._sources()),
+            router=self._routing.router,
+            messages=self._messaging.publishing.messages,
+            retained=self._messaging.publishing.retained,
+            broker=Principal(config.broker_id),
+            version=version("stockade"),
+            interval_s=config.mqtt.sys_interval_s,
+            clock=trio.current_time,
+        )
 
     async def settled(self) -> None:
         """Wait until clients can be served: a policy is here, and every kernel is ready or known not to be."""
@@ -251,8 +303,14 @@ class Broker:
 
     def dismiss_clients(self) -> None:
         """Have every client told that the broker ends; each session does so itself, bounded in time."""
-        for session in self._registry:
-            session.end(ReasonCode.SERVER_SHUTTING_DOWN, "the broker is shutting down")
+        reference = self._config.mqtt.server_reference
+        for connection in self._messaging.registry:
+            if reference:
+                connection.end(
+                    ReasonCode.USE_ANOTHER_SERVER, "the broker is shutting down", reference
+                )
+            else:
+                connection.end(ReasonCode.SERVER_SHUTTING_DOWN, "the broker is shutting down")
 
     async def _measure_lag(self) -> None:
         """How much later than asked this very task runs: what every other task suffers too."""

@@ -1,142 +1,405 @@
-"""QoS 1 to one client: packet identifiers, the window of unacknowledged messages, the queue behind it.
+"""QoS 1 and 2 to one session: what waits, what is under way, and the bytes that say so.
 
-*Rules of this file*: never more unacknowledged messages than the client's Receive Maximum
-(MQTT 3.3.4-9), in order (4.6.0-5); what does not fit the window waits in a bounded queue, and what
-does not fit that is dropped and counted. The session ends with the connection, so nothing is resent.
+*Rules of this file.*
+
+- What does not fit the client's Receive Maximum waits in a queue bounded in messages and bytes; what does not fit
+  that is dropped and counted.
+- A message waits for the disk before it is sent at QoS 2 to a session that outlives this process: after a crash its
+  packet identifier would belong to another message, which the client would take for a duplicate.
+- What was queued under an older policy is weighed again before it is sent, so that a revoked grant stops it too.
+- A message that expired in the queue is dropped; one that was sent once is finished whatever its age (4.3.3-7).
 """
 
 from __future__ import annotations
 
-from collections import deque
+from dataclasses import dataclass
+from enum import Enum, auto
+from functools import partial
 from typing import TYPE_CHECKING
 
-from mqtt.convert import rewrite_publish
+from broker.records import QueuedRecord
+from mqtt.convert import number
+from mqtt.errors import ReasonCode
+from mqtt.outgoing import Outgoing, Parcel, packet_id_of
+from mqtt.packets import MAX_PACKET_ID, Version
 
 if TYPE_CHECKING:
-    from broker.outlet import Outlet
-    from mqtt.packets import Publish
+    from collections.abc import Callable, Sequence
 
-LAST_PACKET_ID = 65_535  # MQTT 2.2.1: identifiers are 1 to 65,535
+    from broker.durability import Durability
+    from broker.memory import MemoryBudget
+    from broker.messages import Message, Messages
+    from broker.outlet import Outlet
+    from mqtt.outgoing import Piece
+    from mqtt.runs import Run
+
+PUBREL = b"\x62\x02"  # type, flags and length of its short form (3.6)
+PUBREL_UNKNOWN = b"\x62\x03"  # with a reason code behind the identifier
+QOS_2 = 2
+MOST_ADDED_BYTES = (
+    1_024  # to a packet by its form: a shorter one need not be built to know that it fits
+)
+
+
+class Verdict(Enum):
+    """What the policy of now says of a message in the queue."""
+
+    SEND = auto()
+    DROP = auto()
+    WAIT = auto()
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Queued:
+    """Messages as one session is to get them.
+
+    Attributes:
+        message: what.
+        retain: the RETAIN flag.
+        identifiers: Subscription Identifiers.
+        group: filter of the shared subscription they came by; empty for none.
+        weighed: the count of policy changes under which the session was last found to be allowed to read it.
+    """
+
+    message: Message
+    retain: bool
+    identifiers: tuple[int, ...]
+    group: str
+    weighed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueLimits:
+    """Bounds of one session.
+
+    Attributes:
+        max_queued: messages that wait behind the window.
+        max_queued_bytes: their size.
+    """
+
+    max_queued: int
+    max_queued_bytes: int
 
 
 class Delivery:
-    """Single messages to one client, at QoS 0 or 1.
+    """What one session gets at QoS 1 and 2.
 
     Attributes:
-        dropped: QoS 1 messages dropped because the queue was full or the packet too large.
+        outgoing: the queue and the window.
+        session_id: the session's key in the store; 0 while it need not outlive this process.
+        dropped: messages dropped because the queue was full, or too large for the client.
+        expired: messages dropped because they expired in the queue.
     """
 
     __slots__ = (
-        "_last_id",
-        "_max_queued",
-        "_max_queued_bytes",
+        "_budget",
+        "_counted_bytes",
+        "_limits",
+        "_lost",
+        "_messages",
         "_outlet",
-        "_queue",
-        "_queued_bytes",
+        "_store",
+        "_weigh",
         "_window",
         "dropped",
-        "unacknowledged",
+        "expired",
+        "outgoing",
+        "session_id",
     )
 
     def __init__(
-        self, outlet: Outlet, *, receive_maximum: int, max_queued: int, max_queued_bytes: int
+        self,
+        messages: Messages,
+        store: Durability,
+        *,
+        limits: QueueLimits,
+        budget: MemoryBudget,
+        weigh: Callable[[Queued], Verdict],
+        lost: Callable[[Message, int, str], None],
+        session_id: int = 0,
+        outgoing: Outgoing[Queued] | None = None,
     ) -> None:
-        """Start with an empty window.
+        """Start without a connection.
 
         Args:
-            outlet: the way to the client.
-            receive_maximum: messages the client accepts unacknowledged.
-            max_queued: messages that may wait behind that window.
-            max_queued_bytes: bytes of packets that may wait there.
+            messages: keeps what must outlive the process.
+            store: records the queue of such a session.
+            limits: how much may wait.
+            budget: the ceiling over all that waits.
+            weigh: whether the session may still read a message; after `WAIT` it pumps when it knows.
+            lost: told of every message dropped, with the reason.
+            session_id: see there.
+            outgoing: what an earlier life left.
         """
-        self._max_queued_bytes = max_queued_bytes
-        self._queued_bytes = 0
+        self._messages = messages
+        self._store = store
+        self._limits = limits
+        self._budget = budget
+        self._counted_bytes = 0
+        self._weigh = weigh
+        self._lost = lost
+        self.session_id = session_id
+        self.outgoing: Outgoing[Queued] = Outgoing() if outgoing is None else outgoing
+        self._outlet: Outlet | None = None
+        self._window = 0
+        self.dropped = 0
+        self.expired = 0
+        self._count_bytes()
+
+    # ---- connections ---------------------------------------------------------------------------
+
+    def attach(self, outlet: Outlet, receive_maximum: int) -> None:
+        """Send over this connection from now on; the caller pumps."""
         self._outlet = outlet
         self._window = receive_maximum
-        self._max_queued = max_queued
-        self._queue: deque[tuple[Publish, bool]] = deque()
-        self._last_id = 0
-        self.unacknowledged: set[int] = set()
-        self.dropped = 0
 
-    @property
-    def queued(self) -> int:
-        """Messages waiting behind the window."""
-        return len(self._queue)
+    def detach(self) -> None:
+        """The connection is gone; what is unfinished waits for the next."""
+        self._outlet = None
+        self.outgoing.rewind()
+        for parcel in self.outgoing.parcels():
+            parcel.content.message.forget_forms()
+        self._count_bytes()
 
-    def deliver(self, publish: Publish, *, qos: int, retain: bool) -> bool:
-        """Send or queue one message.
+    # ---- filling -------------------------------------------------------------------------------
+
+    def deliver(self, queued: Queued, *, qos: int, first: int, count: int) -> bool:
+        """Queue messages of one run, and send what may be sent.
+
+        Args:
+            queued: which, and how.
+            qos: 1 or 2.
+            first: index of the first of them in the run.
+            count: how many.
 
         Returns:
             True when the outlet now needs a flush by the caller.
         """
-        if qos == 0:
-            data = rewrite_publish(
-                publish,
-                version=self._outlet.version,
-                qos=0,
-                packet_id=None,
-                dup=False,
-                retain=retain,
-            )
-            return self._outlet.put(data, len(data), 1)
-        if not self._queue and self._may_send():
-            return self._send(publish, retain=retain)
-        size = self._queued_bytes + _size(publish)
-        if len(self._queue) >= self._max_queued or size > self._max_queued_bytes:
-            self.dropped += 1
+        size = count * queued.message.run.stride
+        outgoing = self.outgoing
+        if not self._fits(count, size):
+            self.dropped += count
+            self._lost(queued.message, count, "queue full")
             return False
-        self._queue.append((publish, retain))
-        self._queued_bytes = size
-        return self._pump()
+        parcel = Parcel(content=queued, first=first, count=count, qos=qos, size_bytes=size)
+        outgoing.add(parcel)
+        if self.session_id:
+            self._keep(parcel)
+        return self.pump()
 
-    def _may_send(self) -> bool:
-        """Whether there is room; one message may always be under way: its PUBACK pulls the next."""
-        under_way = len(self.unacknowledged)
-        return not under_way or (under_way < self._window and not self._outlet.over_full)
+    def _fits(self, count: int, size: int) -> bool:
+        outgoing = self.outgoing
+        if not outgoing.queued and self._outlet is not None:
+            return True  # it begins to leave at once; what of it must wait is bounded by a read
+        return (
+            outgoing.queued + count <= self._limits.max_queued
+            and outgoing.queued_bytes + size <= self._limits.max_queued_bytes
+            and not self._budget.spent
+        )
 
-    def acknowledged(self, packet_id: int) -> bool:
-        """Take a PUBACK; unknown identifiers are ignored, as the standard asks of a sender.
+    def _keep(self, parcel: Parcel[Queued]) -> None:
+        self._record(parcel)
+        if parcel.qos == QOS_2:
+            parcel.held = True
+            self._store.when_durable(partial(self._let_go, parcel))
 
-        Returns:
-            True when a queued message was sent and the outlet needs a flush.
-        """
-        self.unacknowledged.discard(packet_id)
-        return self._pump()
+    def _record(self, parcel: Parcel[Queued]) -> None:
+        queued = parcel.content
+        self._messages.need(queued.message)
+        self._store.put_queued(
+            QueuedRecord(
+                session_id=self.session_id,
+                sequence=parcel.sequence,
+                count=parcel.count,
+                message_id=queued.message.stored_as,
+                first=parcel.first,
+                qos=parcel.qos,
+                retain=queued.retain,
+                identifiers=queued.identifiers,
+                group=queued.group,
+            )
+        )
 
-    def _pump(self) -> bool:
-        """Send what may be sent of the queue; True when the outlet needs a flush."""
+    def _let_go(self, parcel: Parcel[Queued], durable: bool) -> None:  # noqa: FBT001  a callback's one fact
+        if not durable:  # the store tries again, and so do we
+            self._store.when_durable(partial(self._let_go, parcel))
+            return
+        parcel.held = False
+        self.pump_and_flush()
+
+    # ---- sending -------------------------------------------------------------------------------
+
+    @property
+    def backlogged(self) -> bool:
+        """True when so much waits behind the window that publishers should pause."""
+        return (
+            self.outgoing.queued * 2 > self._limits.max_queued
+            or self.outgoing.queued_bytes * 2 > self._limits.max_queued_bytes
+        )
+
+    def pump(self) -> bool:
+        """Hand the outlet what the window admits; True when it needs a flush by the caller."""
+        outlet, outgoing = self._outlet, self.outgoing
+        if outlet is None:
+            self._count_bytes()
+            return False
         touched = False
-        while self._queue and self._may_send():
-            publish, retain = self._queue.popleft()
-            self._queued_bytes -= _size(publish)
-            touched = self._send(publish, retain=retain) or touched
+        # One message may always be under way, else no acknowledgement would come to pull the next.
+        while (head := outgoing.head) is not None and not (outlet.congested and outgoing.in_flight):
+            if outgoing.head_is_fresh:
+                verdict = self._verdict(head, outlet)
+                if verdict is Verdict.WAIT:
+                    break
+                if verdict is Verdict.DROP:
+                    self._give_up_head()
+                    continue
+            piece = outgoing.take(self._window)
+            if piece is None:
+                break
+            touched = outlet.put_control(self._bytes(piece, outlet)) or touched
+        outlet.note_backlog(self.backlogged)
+        self._count_bytes()
         return touched
 
-    def _send(self, publish: Publish, *, retain: bool) -> bool:
-        packet_id = self._next_id()
-        data = rewrite_publish(
-            publish,
-            version=self._outlet.version,
-            qos=1,
-            packet_id=packet_id,
-            dup=False,
-            retain=retain,
+    def _count_bytes(self) -> None:
+        """Tell the ceiling over all queues what waits in this one."""
+        waiting = self.outgoing.queued_bytes
+        self._budget.used_bytes += waiting - self._counted_bytes
+        self._counted_bytes = waiting
+
+    def pump_and_flush(self) -> None:
+        """Do the same from a task that owes nobody a flush."""
+        if self.pump() and self._outlet is not None:
+            self._outlet.flush_now()
+
+    def _verdict(self, head: Parcel[Queued], outlet: Outlet) -> Verdict:
+        queued = head.content
+        message = queued.message
+        if message.expires_at is not None and message.expired(self._messages.clock()):
+            self.expired += head.count - head.sent
+            self._lost(message, head.count - head.sent, "expired")
+            return Verdict.DROP
+        if message.run.stride + MOST_ADDED_BYTES > outlet.max_packet_bytes and (
+            self._form(queued, head.qos, outlet).stride > outlet.max_packet_bytes
+        ):
+            self.dropped += head.count - head.sent
+            self._lost(message, head.count - head.sent, "too large for the client")
+            return Verdict.DROP  # as if it was delivered (3.1.2-25)
+        return self._weigh(queued)
+
+    def _give_up_head(self) -> None:
+        _, finished = self.outgoing.discard_head()
+        self._settle(finished)
+
+    def _form(self, queued: Queued, qos: int, outlet: Outlet) -> Run:
+        return queued.message.form(
+            outlet.version,
+            qos,
+            queued.identifiers,
+            retain=queued.retain,
+            now=self._messages.clock(),
         )
-        if len(data) > self._outlet.max_packet_bytes:
-            self.dropped += 1
-            return False
-        self.unacknowledged.add(packet_id)
-        return self._outlet.put_control(data)
 
-    def _next_id(self) -> int:
-        # Ends: the window is far narrower than 65,535, see `broker.admission.LARGEST_WINDOW`.
-        while True:
-            self._last_id = self._last_id % LAST_PACKET_ID + 1
-            if self._last_id not in self.unacknowledged:
-                return self._last_id
+    def _bytes(self, piece: Piece[Queued], outlet: Outlet) -> bytes:
+        first = packet_id_of(piece.sequence)
+        if piece.release:
+            return PUBREL + first.to_bytes(2)
+        ids: Sequence[int] = range(first, first + piece.count)
+        if first + piece.count > MAX_PACKET_ID + 1:
+            ids = [packet_id_of(piece.sequence + index) for index in range(piece.count)]
+        run = self._form(piece.parcel.content, piece.parcel.qos, outlet)
+        return number(run, piece.parcel.first + piece.index, ids, dup=piece.dup)
+
+    # ---- acknowledgements ----------------------------------------------------------------------
+
+    def acknowledged(self, packet_ids: Sequence[int]) -> bool:
+        """Take PUBACKs; True when the outlet needs a flush.
+
+        Raises:
+            RemoteProtocolError: one is of a QoS 2 message.
+        """
+        self._settle(self.outgoing.acknowledge(packet_ids))
+        return self.pump()
+
+    def refused(self, packet_id: int) -> bool:
+        """Take a PUBREC with a failure: the message is finished (4.4.0-2); True when the outlet needs a flush."""
+        self._settle(self.outgoing.refuse(packet_id))
+        return self.pump()
+
+    def received(self, packet_ids: Sequence[int], version: Version) -> bool:
+        """Take PUBRECs; answer PUBREL, when it is on disk that there is no PUBLISH again.
+
+        Returns:
+            True when the outlet needs a flush.
+
+        Raises:
+            RemoteProtocolError: one is of a QoS 1 message.
+        """
+        known, unknown = self.outgoing.receive(packet_ids)
+        answer = b"".join([PUBREL + packet_id_of(sequence).to_bytes(2) for sequence in known])
+        answer += b"".join([_unknown(packet_id, version) for packet_id in unknown])
+        if not self.session_id or not known:
+            return self._answer(answer)
+        self._store.put_released(self.session_id, known)
+        self._store.when_durable(partial(self._released, self._outlet, answer))
+        return False
+
+    def _released(self, outlet: Outlet | None, answer: bytes, durable: bool) -> None:  # noqa: FBT001
+        if not durable:
+            self._store.when_durable(partial(self._released, outlet, answer))
+        elif outlet is not None and outlet is self._outlet and outlet.put_control(answer):
+            outlet.flush_now()
+
+    def _answer(self, data: bytes) -> bool:
+        return self._outlet is not None and self._outlet.put_control(data)
+
+    def completed(self, packet_ids: Sequence[int]) -> bool:
+        """Take PUBCOMPs; True when the outlet needs a flush."""
+        self._settle(self.outgoing.complete(packet_ids))
+        return self.pump()
+
+    def _settle(self, finished: list[Parcel[Queued]]) -> None:
+        if not self.session_id:
+            return
+        self._store.settle(self.session_id, self.outgoing.low)
+        for parcel in finished:
+            self._messages.release(parcel.content.message)
+
+    # ---- the end -------------------------------------------------------------------------------
+
+    def withdraw(self, group: str) -> list[Parcel[Queued]]:
+        """Take out what came by a shared subscription and may go to another member; only while detached."""
+        before = [p for p in self.outgoing.parcels() if p.content.group == group]
+        taken, finished = self.outgoing.withdraw(lambda queued: queued.group == group)
+        if self.session_id:
+            self._rewrite(before, [p for p in self.outgoing.parcels() if p.content.group == group])
+            self._settle(finished)
+        self._count_bytes()
+        return taken
+
+    def _rewrite(self, before: list[Parcel[Queued]], after: list[Parcel[Queued]]) -> None:
+        """Replace rows of the store by what is left of them."""
+        for parcel in before:
+            self._store.drop_queued(self.session_id, parcel.sequence)
+        for parcel in after:
+            self._record(parcel)
+        for parcel in before:
+            self._messages.release(parcel.content.message)
+
+    def close(self) -> None:
+        """The session has ended: give up everything; whoever ends it drops its rows."""
+        self._outlet = None
+        if self.session_id:
+            for parcel in self.outgoing.parcels():
+                self._messages.release(parcel.content.message)
+        self.outgoing = Outgoing()
+        self.session_id = 0
+        self._count_bytes()
 
 
-def _size(publish: Publish) -> int:
-    """Bytes of a message as it came: its properties may be far larger than its payload."""
-    return len(publish.raw) or len(publish.payload)
+def _unknown(packet_id: int, version: Version) -> bytes:
+    """PUBREL for an identifier that is not known; only MQTT 5 can say so."""
+    identifier = packet_id.to_bytes(2)
+    if version is not Version.V5:
+        return PUBREL + identifier
+    return PUBREL_UNKNOWN + identifier + bytes((ReasonCode.PACKET_IDENTIFIER_NOT_FOUND,))

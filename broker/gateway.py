@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
-from broker.session import Session
+from broker.connection import Connection
 from broker.websocket import accept_websocket
 from certs.errors import PrincipalRefused
 from certs.verify import verify_peer
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from acl.model import Principal
+    from broker.connection import Services
     from broker.endpoints import Endpoints
     from broker.outlet import Link
-    from broker.session import Services
     from cache.authorizer import Authorizer
     from certs.identity import PeerIdentity
     from certs.principal import PrincipalMapper
@@ -239,16 +239,17 @@ class Gateway:
                     peer=stream.peer_address,
                 )
                 return
-            await self._new_session(stream, link, principal, ends).run()
+            await self._new_connection(stream, link, principal, ends).run()
 
-    def _new_session(
+    def _new_connection(
         self, stream: TlsStream, link: Link, principal: Principal, ends: float
-    ) -> Session:
-        return Session(
+    ) -> Connection:
+        return Connection(
             link,
             principal=principal,
             cache=self._authorizer.open(principal),
             peer=stream.peer_address,
             certificate_ends=ends,
             services=self._services,
+            certificate=stream.peer_certificate(),
         )

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from acl.decide import Decision
     from acl.model import Principal
-    from broker.router import Router, Subscriber
+    from broker.router import Router
+    from broker.session import Session
+    from broker.waiting import QueuePolicy
     from cache.authorizer import Authorizer
     from cache.connection import ConnectionCache
     from controller.link import PolicyUpdate
@@ -58,7 +60,7 @@ class Readers:
         lasting: only a change of policy or of subscriptions can make this untrue.
     """
 
-    allowed: Sequence[Subscriber]
+    allowed: Sequence[Session]
     lasting: bool
 
 
@@ -89,6 +91,7 @@ class Guard:
         self._contact = False
         self._contact_changed = trio.Event()
         self._router: Router | None = None
+        self._waiting: QueuePolicy | None = None
         self.has_policy = False
         authorizer.withdraw("no policy has arrived from the controller yet")
 
@@ -102,9 +105,15 @@ class Guard:
         """Why everything is denied now; empty when it is not."""
         return self.authorizer.refusal or ""
 
-    def attach(self, router: Router) -> None:
-        """Tell the guard whose routes die with a policy change."""
+    def attach(self, router: Router, waiting: QueuePolicy | None = None) -> None:
+        """Tell the guard whose routes die with a policy change, and who weighs anew what waits in queues."""
         self._router = router
+        self._waiting = waiting
+
+    @property
+    def policy_changes(self) -> int:
+        """How often the policy, or contact with who knows it, changed."""
+        return 0 if self._router is None else self._router.policy_changes
 
     # ---- what the controller link tells ------------------------------------------------------
 
@@ -151,6 +160,8 @@ class Guard:
     def _forget_routes(self) -> None:
         if self._router is not None:
             self._router.forget_routes()
+        if self._waiting is not None:
+            self._waiting.policy_changed()
 
     # ---- what sessions ask -------------------------------------------------------------------
 
@@ -201,33 +212,34 @@ class Guard:
             self.denied(asker, "publish", topic.decode(), decision, count=count)
         return decision
 
-    async def may_read(self, subscribers: Sequence[Subscriber], topic: bytes) -> Readers:
+    async def may_read(self, sessions: Sequence[Session], topic: bytes) -> Readers:
         """Those sessions that may read `topic` now; all misses are asked together."""
-        verdicts: dict[Subscriber, Decision] = {}
-        misses: list[Subscriber] = []
-        for subscriber in subscribers:
-            decision = self.authorizer.check(subscriber.cache, Operation.READ, topic)
+        verdicts: dict[Session, Decision] = {}
+        misses: list[Session] = []
+        for session in sessions:
+            decision = self.authorizer.check(session.cache, Operation.READ, topic)
             if decision is None:
-                misses.append(subscriber)
+                misses.append(session)
             else:
-                verdicts[subscriber] = decision
+                verdicts[session] = decision
 
-        async def weigh(subscriber: Subscriber) -> None:
-            verdicts[subscriber] = await self.authorizer.authorize(
-                subscriber.cache, Operation.READ, topic
+        async def weigh(session: Session) -> None:
+            verdicts[session] = await self.authorizer.authorize(
+                session.cache, Operation.READ, topic
             )
 
-        async with trio.open_nursery() as nursery:
-            for subscriber in misses:
-                nursery.start_soon(weigh, subscriber)
-        for subscriber in subscribers:
-            if not verdicts[subscriber].allowed:
-                self.denied(subscriber, "deliver", topic.decode(), verdicts[subscriber])
+        if misses:
+            async with trio.open_nursery() as nursery:
+                for session in misses:
+                    nursery.start_soon(weigh, session)
+        for session in sessions:
+            if not verdicts[session].allowed:
+                self.denied(session, "deliver", topic.decode(), verdicts[session])
         return Readers(
-            allowed=tuple(s for s in subscribers if verdicts[s].allowed),
+            allowed=tuple(s for s in sessions if verdicts[s].allowed),
             # L1 keeps just what nothing but a change of policy can end: no decision with an end, and
             # no denial for want of an answer.
-            lasting=all(s.cache.reads.get(topic) is verdicts[s] for s in subscribers),
+            lasting=all(s.cache.reads.get(topic) is verdicts[s] for s in sessions),
         )
 
     async def _weigh(self, asker: Asker, request: AccessRequest, action: str) -> Decision:

@@ -16,7 +16,7 @@ import structlog
 import trio
 
 from broker.admission import Refusal
-from broker.calls import Call, answers, call_of, calls_of_run, failures, verify_response_topic
+from broker.calls import Call, answers, calls_of_run, failures, verify_response_topic
 from broker.guard import Asker
 from gpu.errors import KernelBusy, KernelFault, PayloadRefused, UnknownKernel
 from mqtt.errors import ReasonCode, RemoteProtocolError
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from broker.guard import Guard
     from broker.outlet import Outlet
     from broker.router import Router
-    from mqtt.packets import Publish
     from mqtt.runs import Run
 
 log = structlog.get_logger("stockade.broker.kernels")
@@ -112,19 +111,17 @@ class KernelDispatch:
             task_status.started()
             await trio.sleep_forever()
 
-    async def call_run(self, caller: Caller, run: Run) -> None:
-        """Every call in a run of QoS 0 requests; EXECUTE was weighed by the caller's session."""
-        name = run.topic[len(KERNEL_PREFIX) :].decode()
-        for call in calls_of_run(run):
-            await self._call(caller, name, call)
-
-    async def call_one(self, caller: Caller, publish: Publish) -> Refusal | None:
-        """One QoS 1 request.
+    async def call_run(self, caller: Caller, run: Run) -> Refusal | None:
+        """Every call in a run of requests; EXECUTE was weighed by who publishes.
 
         Returns:
-            None once the request is in a batch, else what PUBACK must say.
+            None once all requests are in batches, else what the acknowledgement must say of the run.
         """
-        return await self._call(caller, publish.topic[len(KERNEL_PREFIX) :], call_of(publish))
+        name = run.topic[len(KERNEL_PREFIX) :].decode()
+        refusal: Refusal | None = None
+        for call in calls_of_run(run):
+            refusal = await self._call(caller, name, call) or refusal
+        return refusal
 
     async def _call(self, caller: Caller, name: str, call: Call) -> Refusal | None:
         try:
@@ -208,7 +205,8 @@ class KernelDispatch:
         if not decision.allowed:
             return
         touched: list[Outlet] = []
-        self._router.deliver_run(await self._router.route(topic), run, None, touched)
+        route = await self._router.route(topic)
+        self._router.deliver_run(route, run, None, caller.principal.name, touched)
         for outlet in touched:
             outlet.flush_now()
         since = trio.current_time()

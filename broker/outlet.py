@@ -23,6 +23,8 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from broker.aliases import Aliases
+    from broker.memory import MemoryBudget
     from mqtt.packets import Version
 
 # A waiting backlog is written in pieces of this size, so that `stuck_consumer_s` measures progress:
@@ -59,19 +61,25 @@ class Outlet:
         lossy: True while QoS 0 messages are dropped because the client is too slow.
         dropped: QoS 0 messages dropped so far.
         queued_bytes: bytes waiting in this process, without what the TLS layer holds.
+        backlogged: so many QoS 1 and 2 messages wait behind the client's window that publishers should pause.
+        aliases: the topic aliases the client allows, None for none.
     """
 
     __slots__ = (
         "_broken",
+        "_budget",
         "_busy",
         "_link",
         "_max_queued_bytes",
         "_parts",
+        "_released",
         "_room",
         "_slow_consumer_s",
         "_stuck_consumer_s",
         "_touched",
         "_wake",
+        "aliases",
+        "backlogged",
         "dropped",
         "lossy",
         "max_packet_bytes",
@@ -90,6 +98,8 @@ class Outlet:
         slow_consumer_s: float,
         stuck_consumer_s: float,
         broken: Callable[[str], None],
+        budget: MemoryBudget,
+        aliases: Aliases | None = None,
     ) -> None:
         """Wrap `link`.
 
@@ -101,6 +111,8 @@ class Outlet:
             slow_consumer_s: seconds publishers wait before the outlet turns lossy.
             stuck_consumer_s: seconds one piece may take before the client is given up.
             broken: called once with the reason when the client must be disconnected.
+            budget: the ceiling over all that waits.
+            aliases: the topic aliases the client allows.
         """
         self._link = link
         self.version = version
@@ -109,6 +121,10 @@ class Outlet:
         self._slow_consumer_s = slow_consumer_s
         self._stuck_consumer_s = stuck_consumer_s
         self._broken = broken
+        self._budget = budget
+        self.aliases = aliases
+        self.backlogged = False
+        self._released = False
         self._parts: list[bytes] = []
         self._touched = False
         self._busy = False
@@ -141,8 +157,11 @@ class Outlet:
 
         These are bounded by the protocol's own windows and by the reader, not by the lossy rule.
         """
+        if self._released:
+            return False
         self._parts.append(data)
         self.queued_bytes += len(data)
+        self._budget.used_bytes += len(data)
         if self._touched:
             return False
         self._touched = True
@@ -156,6 +175,7 @@ class Outlet:
         parts = self._parts
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
+        self._budget.used_bytes -= self.queued_bytes
         self.queued_bytes = 0
         self.sent_bytes += len(data)
         try:
@@ -173,9 +193,15 @@ class Outlet:
         self.flush_now()
 
     @property
+    def congested(self) -> bool:
+        """True when more bytes wait than the bound, or any while the ceiling of the broker is passed."""
+        waiting = self.queued_bytes
+        return waiting > self._max_queued_bytes or (waiting > 0 and self._budget.spent)
+
+    @property
     def over_full(self) -> bool:
-        """True when publishers should pause: more waits than the bound."""
-        return self.queued_bytes > self._max_queued_bytes
+        """True when publishers should pause."""
+        return self.backlogged or self.congested
 
     async def wait_for_room(self, since: float) -> None:
         """Pause a publisher until this outlet drains, at most `slow_consumer_s`; then go lossy.
@@ -187,7 +213,7 @@ class Outlet:
         if self.lossy:
             return
         with trio.move_on_at(since + self._slow_consumer_s) as deadline:
-            await self.wait_until_taken()
+            await self._wait_while(lambda: self.over_full)
         if deadline.cancelled_caught:
             self.lossy = True
 
@@ -196,7 +222,18 @@ class Outlet:
 
         *Cancellation*: at any time. Not bounded here: `stuck_consumer_s` ends a client that takes nothing.
         """
-        while self.over_full:
+        await self._wait_while(lambda: self.congested)
+
+    async def wait_until_ready(self) -> None:
+        """Pause a task of the broker that has more for this client than it takes at once.
+
+        *Cancellation*: at any time. Not bounded here, see `wait_until_taken`.
+        """
+        await trio.lowlevel.checkpoint()
+        await self._wait_while(lambda: self.over_full)
+
+    async def _wait_while(self, full: Callable[[], bool]) -> None:
+        while full():
             if self._room is None:
                 self._room = trio.Event()
             await self._room.wait()
@@ -242,13 +279,20 @@ class Outlet:
         piece = b"".join(parts[:taken])
         del parts[:taken]
         self.queued_bytes -= size
+        self._budget.used_bytes -= size
         self.sent_bytes += size
         self._let_in()
         return piece
 
+    def note_backlog(self, backlogged: bool) -> None:  # noqa: FBT001  the one fact
+        """Note whether too much waits behind the client's window."""
+        if backlogged != self.backlogged:
+            self.backlogged = backlogged
+            self._let_in()
+
     def _let_in(self) -> None:
         if self.queued_bytes * 2 <= self._max_queued_bytes:
-            self.lossy = False
+            self.lossy = self.lossy and self.backlogged
             if self._room is not None:
                 self._room.set()
                 self._room = None
@@ -261,8 +305,11 @@ class Outlet:
         """
         self.lossy = True
         self._busy = True
+        self._released = True
         self._parts.clear()
+        self._budget.used_bytes -= self.queued_bytes
         self.queued_bytes = 0
+        self.backlogged = False
         if self._room is not None:
             self._room.set()
             self._room = None

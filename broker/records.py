@@ -44,7 +44,7 @@ class SessionRecord:
         expiry_s: seconds it outlives its connection; 0 for one that is kept only for the sake of its will.
         ended_at: when the connection ended; None while connected.
         settled_below: sequence numbers below it are done with.
-        next_sequence: at least the next sequence number to give.
+        next_sequence: a message with this or a later number was never sent; counts only if `ended_at` is not None.
         will: published if the client does not come back in time.
     """
 

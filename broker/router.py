@@ -1,11 +1,12 @@
-"""Who gets a message: subscriptions, routes, and delivery of runs and single messages.
+"""Who gets a message: subscriptions, routes, and delivery of runs.
 
-*Theory of operation.* Subscriptions live in one `FilterTree`. The first message on a topic builds a
-`Route`: the matching subscriptions, one a session, of which the guard allows this very topic to be
-read. A route is then a dictionary look-up per run. A change of policy clears the table, and so does
-a change of a filter with wildcards; one without concerns its own topic only. A route whose building was overtaken by a change of policy is built again before it is
-used; one overtaken only by a subscription is used once and not remembered. The same holds for one
-that leaves somebody out because the controller did not answer in time: it may answer the next time.
+*Theory of operation.* Subscriptions live in one `FilterTree`, shared ones in another by their group. The first message
+on a topic builds a `Route`: the matching subscriptions, one a session, of which the guard allows this very topic to be
+read. A route is then a dictionary look-up per run. A change of policy clears the table; a change of a filter, or of
+whether its session is connected, concerns the routes of the topics it matches, which are found in a `TopicTree`. A
+route whose building was overtaken by a change of policy is built again before it is used; one overtaken only by a
+subscription is used once and not remembered. The same holds for one that leaves somebody out because the controller did
+not answer in time: it may answer the next time.
 
 INVARIANT: a route used for delivery was built entirely after the last policy change this broker
 applied, so a revoked grant stops with the next run.
@@ -16,68 +17,79 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from broker.guard import Asker
-from mqtt.convert import convert_run
+from broker.delivery import Queued
+from broker.groups import SHARED_PREFIX, Group, GroupStrategy
+from mqtt.convert import aliased, variant
+from mqtt.names import TopicTree
 from mqtt.packets import Version
 from mqtt.topics import FilterTree
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from broker.aliases import Alias
     from broker.guard import Readers
+    from broker.messages import Message
     from broker.outlet import Outlet
-    from mqtt.packets import Publish
+    from broker.session import Session
+    from mqtt.outgoing import Parcel
     from mqtt.runs import Run
 
 MAX_ROUTES = 65_536  # topics with a remembered route; the table is dropped and rebuilt beyond that
 MAX_ROUTES_BYTES = 64 << 20  # the same for its memory: topics are as long as their publishers like
-ROUTE_BYTES = 500  # of a route beside its topic and targets; measured as 450
+ROUTE_BYTES = 1_300  # of a route beside its topic and targets, its place in the tree included
 TARGET_BYTES = 100  # of one session on it; measured as 90
 MAX_REBUILDS = (
     5  # times a route is built again because policy changed meanwhile; then nobody gets it
 )
 
 
-class Subscriber(Asker, Protocol):
-    """What the router needs of a session."""
-
-    @property
-    def outlet(self) -> Outlet:
-        """The way out to the client."""
-        ...
-
-    def deliver(self, publish: Publish, *, qos: int, retain: bool) -> bool:
-        """Queue one QoS 1 message; True when the outlet now needs a flush."""
-        ...
-
-
 class ReadCheck(Protocol):
     """The guard, as the router sees it: which of these sessions may read this topic now."""
 
-    async def may_read(self, subscribers: Sequence[Subscriber], topic: bytes) -> Readers:
+    async def may_read(self, sessions: Sequence[Session], topic: bytes) -> Readers:
         """Return those that may, in order."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscribed:
-    """One topic filter of one session."""
+    """One topic filter of one session, as it was granted.
 
-    subscriber: Subscriber
+    Attributes:
+        session: whose.
+        filter: `$share/NAME/` included.
+        qos: the highest at which it gets messages.
+        no_local: not those its own client publishes.
+        retain_as_published: RETAIN flags are kept.
+        identifier: its Subscription Identifier.
+    """
+
+    session: Session
     filter: str
     qos: int
     no_local: bool
     retain_as_published: bool
+    identifier: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """One session on a route, with what its matching filters add up to."""
 
-    subscriber: Subscriber
+    session: Session
     qos: int
     no_local: bool
     retain_as_published: bool
+    identifiers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupTarget:
+    """A shared subscription on a route: the members that may read the topic."""
+
+    group: Group
+    members: tuple[Target, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,72 +98,192 @@ class Route:
 
     Attributes:
         targets: every session once, at the highest QoS of its matching filters (MQTT 3.3.4-2).
-        v5: outlets of MQTT 5 clients; a run is handed to them as it is.
-        v311: outlets of MQTT 3.1.1 clients.
+        v5: outlets of connected MQTT 5 clients that take a run as it is.
+        v311: outlets of connected MQTT 3.1.1 clients.
+        special: connected clients that get identifiers or aliases.
+        groups: the shared subscriptions.
         not_to_self: outlets whose client asked not to get its own messages (no-local).
     """
 
     targets: tuple[Target, ...]
     v5: tuple[Outlet, ...]
     v311: tuple[Outlet, ...]
+    special: tuple[Target, ...]
+    groups: tuple[GroupTarget, ...]
     not_to_self: frozenset[Outlet]
 
     @property
     def memory(self) -> int:
         """What it holds, in bytes."""
-        return ROUTE_BYTES + TARGET_BYTES * len(self.targets)
+        members = sum(len(group.members) for group in self.groups)
+        return ROUTE_BYTES + TARGET_BYTES * (len(self.targets) + members)
 
 
-NOBODY = Route(targets=(), v5=(), v311=(), not_to_self=frozenset())
+NOBODY = Route(targets=(), v5=(), v311=(), special=(), groups=(), not_to_self=frozenset())
 
 
 class Router:
-    """Subscriptions and routes of one broker."""
+    """Subscriptions and routes of one broker.
 
-    def __init__(self, guard: ReadCheck) -> None:
-        """Start empty; `guard` filters every route."""
+    Attributes:
+        routes: topic to route; always the same dictionary.
+        policy_changes: how often the policy changed.
+        messages_out: messages handed to sessions.
+        messages_unrouted: messages nobody got.
+    """
+
+    def __init__(
+        self,
+        guard: ReadCheck,
+        *,
+        strategy: GroupStrategy = GroupStrategy.ROUND_ROBIN,
+        lost: Callable[[Message, int, str], None] = lambda _message, _count, _reason: None,
+    ) -> None:
+        """Start empty.
+
+        Args:
+            guard: filters every route.
+            strategy: how shared subscriptions choose.
+            lost: told of messages nobody will get, how many, and why.
+        """
         self._guard = guard
+        self._strategy = strategy
+        self._lost = lost
         self._tree: FilterTree[Subscribed] = FilterTree()
+        self._group_tree: FilterTree[Group] = FilterTree()
+        self._groups: dict[str, Group] = {}
         self._changes = 0
-        self._policy_changes = 0
+        self.policy_changes = 0
         self.routes: dict[bytes, Route] = {}
+        self._topics: TopicTree[bytes] = TopicTree()
         self._routes_bytes = 0
         self.messages_out = 0
         self.messages_unrouted = 0
 
+    # ---- subscriptions -------------------------------------------------------------------------
+
     @property
     def subscriptions(self) -> int:
-        """Topic filters held by all sessions."""
-        return len(self._tree)
+        """Topic filters held by all sessions, those of one group counted as one."""
+        return len(self._tree) + len(self._groups)
+
+    @property
+    def shared_subscriptions(self) -> int:
+        """Groups."""
+        return len(self._groups)
 
     def subscribe(self, subscribed: Subscribed) -> None:
         """Add or replace one session's filter."""
-        self._tree.add(subscribed.filter, id(subscribed.subscriber), subscribed)
-        self._subscriptions_changed(subscribed.filter)
+        filter_ = subscribed.filter
+        if filter_.startswith(SHARED_PREFIX):
+            group = self._groups.get(filter_)
+            if group is None:
+                group = self._groups[filter_] = Group(filter_)
+                self._group_tree.add(group.filter, filter_, group)
+            group.members[subscribed.session] = subscribed
+        else:
+            self._tree.add(filter_, id(subscribed.session), subscribed)
+        self._filter_changed(filter_)
 
-    def unsubscribe(self, subscriber: Subscriber, filter_: str) -> None:
+    def unsubscribe(self, session: Session, filter_: str) -> None:
         """Remove one session's filter."""
-        self._tree.remove(filter_, id(subscriber))
-        self._subscriptions_changed(filter_)
+        if filter_.startswith(SHARED_PREFIX):
+            self._leave(session, filter_)
+        else:
+            self._tree.remove(filter_, id(session))
+        self._filter_changed(filter_)
+
+    def _leave(self, session: Session, name: str) -> None:
+        group = self._groups.get(name)
+        if group is None:
+            return
+        group.members.pop(session, None)
+        if not group.members:
+            del self._groups[name]
+            self._group_tree.remove(group.filter, name)
+
+    def group(self, name: str) -> Group | None:
+        """The group of a shared subscription's filter."""
+        return self._groups.get(name)
+
+    def served(self, name: str) -> bool:
+        """Whether a shared subscription has a member that is connected."""
+        group = self._groups.get(name)
+        return group is not None and any(s.outlet is not None for s in group.members)
+
+    def gather(self, name: str) -> None:
+        """A member is connected: give it and the others what waits with members that are not."""
+        group = self._groups.get(name)
+        if group is None or not self.served(name):
+            return
+        for session in tuple(group.members):
+            if session.outlet is None and len(session.delivery.outgoing):
+                self.give_again(name, session.delivery.withdraw(name))
+
+    def give_again(self, name: str, parcels: Sequence[Parcel[Queued]]) -> None:
+        """Give members of a shared subscription what another one did not get, or not acknowledge.
+
+        Whether they may read it is weighed when it is their turn.
+        """
+        group = self._groups.get(name)
+        members = [] if group is None else [_merge([m]) for m in group.members.values()]
+        members = [m for m in members if m.session.outlet is not None] or [
+            m for m in members if m.session.kept and m.qos
+        ]
+        for parcel in parcels:
+            message = parcel.content.message
+            if group is None or not members:
+                self._lost(message, parcel.count, "no member")
+                continue
+            for target, first, count in group.shares(
+                members,
+                parcel.count,
+                self._strategy,
+                publisher=message.publisher.name,
+                topic=message.run.topic,
+            ):
+                touched: list[Outlet] = []
+                self.hand(
+                    target,
+                    message,
+                    touched,
+                    retain=False,
+                    group=name,
+                    first=parcel.first + first,
+                    count=count,
+                    weighed=-1,
+                )
+                for outlet in touched:
+                    outlet.flush_now()
+
+    def session_moved(self, session: Session) -> None:
+        """A session was connected or disconnected: routes name outlets."""
+        for filter_ in session.subscriptions:
+            self._filter_changed(filter_)
+
+    # ---- routes --------------------------------------------------------------------------------
 
     def forget_routes(self) -> None:
         """Drop every route: policy changed."""
-        self._policy_changes += 1
+        self.policy_changes += 1
         self._clear()
 
-    def _subscriptions_changed(self, filter_: str) -> None:
-        """Forget the routes a filter concerns: one for a filter without wildcards, else any could be."""
+    def _filter_changed(self, filter_: str) -> None:
+        """Forget the routes of the topics a filter matches."""
         self._changes += 1
-        if "+" in filter_ or "#" in filter_:
-            self._clear()
-            return
-        topic = filter_.encode()
-        route = self.routes.pop(topic, None)
-        if route is not None:
-            self._routes_bytes -= len(topic) + route.memory
+        if filter_.startswith(SHARED_PREFIX):
+            filter_ = filter_.split("/", 2)[2]
+        for _, topic in list(self._topics.match(filter_)):
+            self._forget(topic)
+
+    def _forget(self, topic: bytes) -> None:
+        route = self.routes.pop(topic)
+        self._topics.pop(topic.decode())
+        self._routes_bytes -= len(topic) + route.memory
 
     def _clear(self) -> None:
         self.routes.clear()
+        self._topics = TopicTree()
         self._routes_bytes = 0
 
     def _remember(self, topic: bytes, route: Route) -> None:
@@ -161,6 +293,7 @@ class Router:
         if len(self.routes) >= MAX_ROUTES or self._routes_bytes + size > MAX_ROUTES_BYTES:
             self._clear()
         self.routes[topic] = route
+        self._topics.put(topic.decode(), topic)
         self._routes_bytes += size
 
     async def route(self, topic: bytes) -> Route:
@@ -176,48 +309,78 @@ class Router:
         if route is not None:
             return route
         for _ in range(MAX_REBUILDS):
-            policy, changes = self._policy_changes, self._changes
+            policy, changes = self.policy_changes, self._changes
             route, lasting = await self._build(topic)
-            if self._policy_changes != policy:
+            if self.policy_changes != policy:
                 continue
-            if lasting and self._changes == changes:
-                self._remember(topic, route)
-            return route
+            if self._changes == changes:
+                if lasting:
+                    self._remember(topic, route)
+                return route
+            # Whoever left meanwhile is not to be given anything any more; whoever came gets the next message.
+            return _without_gone(route)
         return NOBODY
 
     async def _build(self, topic: bytes) -> tuple[Route, bool]:
         """Return the route of now, and whether it may be remembered."""
-        merged: dict[Subscriber, list[Subscribed]] = {}
-        for subscribed in self._tree.match(topic.decode()):
-            merged.setdefault(subscribed.subscriber, []).append(subscribed)
-        if not merged:
+        name = topic.decode()
+        merged: dict[Session, list[Subscribed]] = {}
+        for subscribed in self._tree.match(name):
+            merged.setdefault(subscribed.session, []).append(subscribed)
+        groups = self._group_tree.match(name)
+        sharing = dict.fromkeys(session for group in groups for session in group.members)
+        if not merged and not sharing:
             return NOBODY, True
-        readers = await self._guard.may_read(tuple(merged), topic)
-        targets = tuple(_merge(merged[subscriber]) for subscriber in readers.allowed)
-        route = Route(
-            targets=targets,
-            v5=tuple(t.subscriber.outlet for t in targets if _speaks(t, Version.V5)),
-            v311=tuple(t.subscriber.outlet for t in targets if _speaks(t, Version.V311)),
-            not_to_self=frozenset(t.subscriber.outlet for t in targets if t.no_local),
+        members = [(group, tuple(group.members.values())) for group in groups]
+        readers = await self._guard.may_read(tuple(merged | sharing), topic)
+        allowed = frozenset(readers.allowed)
+        targets = tuple(_merge(found) for session, found in merged.items() if session in allowed)
+        shared = tuple(
+            GroupTarget(
+                group=group, members=tuple(_merge([m]) for m in found if m.session in allowed)
+            )
+            for group, found in members
         )
-        return route, readers.lasting
+        return _route(targets, shared), readers.lasting
+
+    # ---- delivery ------------------------------------------------------------------------------
 
     def deliver_run(
-        self, route: Route, run: Run, sender: Outlet | None, touched: list[Outlet]
-    ) -> None:
-        """Hand a run to every outlet of a route; the caller flushes what was `touched`."""
+        self, route: Route, run: Run, sender: Outlet | None, publisher: str, touched: list[Outlet]
+    ) -> int:
+        """Hand a run of QoS 0 messages to every connected client of a route.
+
+        HOT: once a run. The caller flushes what was `touched`.
+
+        Args:
+            route: of the run's topic.
+            run: QoS 0, without RETAIN.
+            sender: outlet of the client that published it.
+            publisher: its name.
+            touched: outlets that owe a flush.
+
+        Returns:
+            how many sessions it went to.
+        """
         same, other = (
             (route.v5, route.v311) if run.version == Version.V5 else (route.v311, route.v5)
         )
-        if not same and not other:
-            self.messages_unrouted += run.count
-            return
+        reached = 0
         if same:
-            self._put(same, run.data, run.stride, run.count, route, sender, touched)
+            reached = self._put(same, run.data, run.stride, run.count, route, sender, touched)
         if other:
             version = Version.V311 if run.version == Version.V5 else Version.V5
-            data = convert_run(run, version)
-            self._put(other, data, len(data) // run.count, run.count, route, sender, touched)
+            form = variant(run, version=version, qos=0, retain=False)
+            reached += self._put(other, form.data, form.stride, form.count, route, sender, touched)
+        for target in route.special:
+            if not (target.no_local and target.session.outlet is sender):
+                self._put_special(target, run, touched)
+                reached += 1
+        for shared in route.groups:
+            reached += self._share_run(shared, run, publisher, touched)
+        if not reached:
+            self.messages_unrouted += run.count
+        return reached
 
     def _put(  # noqa: PLR0917  once a run and version: the hot path
         self,
@@ -228,49 +391,217 @@ class Router:
         route: Route,
         sender: Outlet | None,
         touched: list[Outlet],
-    ) -> None:
+    ) -> int:
         skipped = route.not_to_self
+        reached = 0
         for outlet in outlets:
             if skipped and outlet is sender and outlet in skipped:
                 continue
             if outlet.put(data, packet_bytes, count):
                 touched.append(outlet)
-            self.messages_out += count
+            reached += 1
+        self.messages_out += count * reached
+        return reached
+
+    def _put_special(self, target: Target, run: Run, touched: list[Outlet]) -> None:
+        """Hand a run of QoS 0 to one connected client, with its identifiers."""
+        outlet = target.session.outlet
+        if outlet is not None:
+            form = variant(
+                run, version=outlet.version, qos=0, retain=False, identifiers=target.identifiers
+            )
+            self._put_form(outlet, form, touched)
+
+    def _put_form(self, outlet: Outlet, form: Run, touched: list[Outlet]) -> None:
+        """Hand packets to one client as they are, but for a topic alias if it takes some."""
+        alias = None if outlet.aliases is None else outlet.aliases.of(form.topic)
+        if alias is None:
+            owed = outlet.put(form.data, form.stride, form.count)
+        else:
+            owed = _put_aliased(outlet, form, alias)
+        if owed:
+            touched.append(outlet)
+        self.messages_out += form.count
+
+    def _share_run(
+        self, shared: GroupTarget, run: Run, publisher: str, touched: list[Outlet]
+    ) -> int:
+        online = [m for m in shared.members if m.session.outlet is not None]
+        if not online:
+            return 0
+        for target, first, count in shared.group.shares(
+            online, run.count, self._strategy, publisher=publisher, topic=run.topic
+        ):
+            self._put_special(target, _slice(run, first, count), touched)
+        return 1
 
     def deliver(
-        self, route: Route, publish: Publish, sender: Outlet | None, touched: list[Outlet]
+        self, route: Route, message: Message, sender: Outlet | None, touched: list[Outlet]
     ) -> int:
-        """Hand one message to every target at the lower of its QoS and the subscription's.
+        """Hand the messages of a run to every session of a route, each at the lower of both QoS.
+
+        Args:
+            route: of the run's topic.
+            message: the run; its RETAIN flag is what was published.
+            sender: outlet of the client that published it.
+            touched: outlets that owe a flush.
 
         Returns:
             How many sessions it went to.
         """
-        delivered = 0
+        run = message.run
+        reached = 0
         for target in route.targets:
-            outlet = target.subscriber.outlet
-            if target.no_local and outlet is sender:
+            if target.no_local and sender is not None and target.session.outlet is sender:
                 continue
-            delivered += 1
-            qos = min(publish.qos, target.qos)
-            retain = publish.retain and target.retain_as_published
-            if target.subscriber.deliver(publish, qos=qos, retain=retain):
-                touched.append(outlet)
-            self.messages_out += 1
-        if not delivered:
-            self.messages_unrouted += 1
-        return delivered
+            retain = run.retain and target.retain_as_published
+            reached += self.hand(target, message, touched, retain=retain)
+        for shared in route.groups:
+            reached += self._share(shared, message, touched)
+        if not reached:
+            self.messages_unrouted += run.count
+        return reached
+
+    def hand(
+        self,
+        target: Target,
+        message: Message,
+        touched: list[Outlet],
+        *,
+        retain: bool,
+        group: str = "",
+        first: int = 0,
+        count: int | None = None,
+        weighed: int | None = None,
+    ) -> int:
+        """Give one session messages of a run; return 1 if it could be given them."""
+        session, run = target.session, message.run
+        number = run.count if count is None else count
+        qos = min(run.qos, target.qos)
+        outlet = session.outlet
+        if qos == 0:
+            if outlet is None:
+                return 0
+            form = message.form(
+                outlet.version, 0, target.identifiers, retain=retain, now=message.received_at
+            )
+            self._put_form(outlet, _slice(form, first, number), touched)
+            return 1
+        if outlet is None and not session.kept:
+            return 0
+        queued = Queued(
+            message=message,
+            retain=retain,
+            identifiers=target.identifiers,
+            group=group,
+            weighed=self.policy_changes if weighed is None else weighed,
+        )
+        if session.deliver(queued, qos=qos, first=first, count=number) and outlet is not None:
+            touched.append(outlet)
+        self.messages_out += number
+        return 1
+
+    def _share(self, shared: GroupTarget, message: Message, touched: list[Outlet]) -> int:
+        members = [m for m in shared.members if m.session.outlet is not None]
+        if not members:
+            members = [m for m in shared.members if m.session.kept and m.qos]
+        if not members:
+            self._lost(message, message.run.count, "no member")
+            return 0
+        reached = 0
+        for target, first, count in shared.group.shares(
+            members,
+            message.run.count,
+            self._strategy,
+            publisher=message.publisher.name,
+            topic=message.run.topic,
+        ):
+            reached = self.hand(
+                target,
+                message,
+                touched,
+                retain=False,
+                group=shared.group.name,
+                first=first,
+                count=count,
+            )
+        return reached
 
 
-def _speaks(target: Target, version: Version) -> bool:
-    return target.subscriber.outlet.version == version
+def _slice(run: Run, first: int, count: int) -> Run:
+    if count == run.count:
+        return run
+    return run.repeated(run.data[first * run.stride : (first + count) * run.stride], count)
+
+
+def _put_aliased(outlet: Outlet, form: Run, alias: Alias) -> bool:
+    """The first packet that names an alias also has the topic; True when the outlet needs a flush."""
+    owed, start = False, 0
+    if not alias.told:
+        named = aliased(form, alias.number, with_topic=True)
+        if outlet.lossy or named.stride > outlet.max_packet_bytes:
+            return outlet.put(form.data, form.stride, form.count)
+        alias.told = True
+        owed = outlet.put(named.data[: named.stride], named.stride, 1)
+        start = 1
+    if start < form.count:
+        short = aliased(form, alias.number, with_topic=False)
+        owed = (
+            outlet.put(short.data[start * short.stride :], short.stride, form.count - start) or owed
+        )
+    return owed
+
+
+def _without_gone(route: Route) -> Route:
+    """The route without sessions that ended, and with the outlets of now."""
+    targets = tuple(t for t in route.targets if _still_there(t))
+    groups = tuple(
+        GroupTarget(group=g.group, members=tuple(m for m in g.members if _still_there(m)))
+        for g in route.groups
+    )
+    return _route(targets, groups)
+
+
+def _still_there(target: Target) -> bool:
+    return not target.session.ended
+
+
+def _route(targets: tuple[Target, ...], groups: tuple[GroupTarget, ...]) -> Route:
+    plain: dict[Version, list[Outlet]] = {Version.V5: [], Version.V311: []}
+    special: list[Target] = []
+    for target in targets:
+        outlet = target.session.outlet
+        if outlet is None:
+            continue
+        if outlet.aliases is not None or (target.identifiers and outlet.version == Version.V5):
+            special.append(target)
+        else:
+            plain[outlet.version].append(outlet)
+    outlets = _outlets_of([t for t in targets if t.no_local])
+    return Route(
+        targets=targets,
+        v5=tuple(plain[Version.V5]),
+        v311=tuple(plain[Version.V311]),
+        special=tuple(special),
+        groups=groups,
+        not_to_self=frozenset(outlets),
+    )
+
+
+def _outlets_of(targets: Sequence[Target]) -> Iterator[Outlet]:
+    for target in targets:
+        if target.session.outlet is not None:
+            yield target.session.outlet
 
 
 def _merge(subscribed: Sequence[Subscribed]) -> Target:
     """What several matching filters of one session mean together."""
     best = max(subscribed, key=lambda s: s.qos)
     return Target(
-        subscriber=best.subscriber,
+        session=best.session,
         qos=best.qos,
         no_local=all(s.no_local for s in subscribed),
         retain_as_published=any(s.retain_as_published for s in subscribed),
+        # One copy carries the identifiers of all matching subscriptions (3.3.4-4).
+        identifiers=tuple(s.identifier for s in subscribed if s.identifier is not None),
     )

@@ -1,133 +1,255 @@
-"""SUBSCRIBE and UNSUBSCRIBE of one session: each filter weighed, bounded, answered in order."""
+"""SUBSCRIBE and UNSUBSCRIBE of one connection: each filter weighed, bounded, stored, answered in order."""
 
 from __future__ import annotations
 
+from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from broker.router import Subscribed
-from mqtt.encode import encode
+import trio
+
+from broker.groups import SHARED_PREFIX
+from broker.records import SubscriptionRecord
+from broker.router import Subscribed, Target
+from mqtt.encode import encode, encode_bounded
 from mqtt.errors import ReasonCode, RemoteProtocolError
 from mqtt.packets import Suback, Unsuback
 from mqtt.properties import EMPTY, Properties
 from mqtt.topics import verify_topic_filter
 
 if TYPE_CHECKING:
+    from broker.durability import Durability
     from broker.guard import Guard
-    from broker.router import Router, Subscriber
+    from broker.outlet import Outlet
+    from broker.retained import Retained
+    from broker.router import Router
+    from broker.session import Session
     from mqtt.packets import Subscribe, Subscription, Unsubscribe
 
-SHARED_PREFIX = "$share/"
-GRANTED_QOS = 1  # the highest QoS this broker grants, see `broker.admission`
 # Memory of one session's filters: a thousand of five levels take 2 MB, a thousand of 128 levels 50 MB.
 MAX_FILTERS_BYTES = 4 << 20
 LEVEL_BYTES = 400  # of one level in the tree of filters: a node and its place, measured as 370
-SUBACK_OVERHEAD_BYTES = 16  # of a SUBACK beside its codes and its reason string, at most
+REPLAY_PER_TURN = 64  # retained messages sent in a row
+RETAIN_ALWAYS, RETAIN_IF_NEW = 0, 1  # MQTT 3.8.3.1: retain handling; 2 is never
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """What became of one filter of a SUBSCRIBE."""
+
+    reason: ReasonCode
+    text: str = ""
+    subscribed: Subscribed | None = None
+    replay: bool = False
 
 
 class Subscriptions:
-    """The topic filters of one session."""
+    """The topic filters of one session, as its connection changes them."""
 
     def __init__(
-        self, owner: Subscriber, *, guard: Guard, router: Router, max_subscriptions: int
+        self,
+        session: Session,
+        *,
+        guard: Guard,
+        router: Router,
+        retained: Retained,
+        store: Durability,
+        max_subscriptions: int,
     ) -> None:
-        """Start with none.
+        """Go on with what the session has.
 
         Args:
-            owner: the session.
+            session: whose.
             guard: weighs each filter.
             router: where granted filters take effect.
+            retained: what is sent to a new subscription.
+            store: where they are kept.
             max_subscriptions: filters the session may hold.
         """
-        self._owner = owner
+        self._session = session
         self._guard = guard
         self._router = router
+        self._retained = retained
+        self._store = store
         self._max = max_subscriptions
-        self._filters: set[str] = set()
-        self._filters_bytes = 0
+        self._filters_bytes = sum(map(_memory, session.subscriptions))
 
-    async def subscribe(self, packet: Subscribe, *, explain: bool) -> None:
-        """Weigh every filter, make the granted ones effective, answer with one SUBACK.
+    async def subscribe(
+        self, packet: Subscribe, outlet: Outlet, nursery: trio.Nursery, *, explain: bool
+    ) -> None:
+        """Weigh every filter, make the granted ones effective, answer with one SUBACK, send what is retained.
 
-        Raises:
-            RemoteProtocolError: subscription identifiers were told to be unavailable.
+        Args:
+            packet: the request.
+            outlet: the way to the client.
+            nursery: the connection's, for retained messages it does not take at once.
+            explain: whether the client wants reason strings.
         """
-        if packet.properties.subscription_identifiers:
-            raise RemoteProtocolError(
-                "subscription identifiers are not available",
-                ReasonCode.SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED,
-            )
-        reasons: list[ReasonCode] = []
-        explained = ""
-        for subscription in packet.filters:
-            reason, text = await self._grant(subscription)
-            reasons.append(reason)
-            explained = explained or text
-        version = self._owner.outlet.version
+        identifiers = packet.properties.subscription_identifiers
+        identifier = identifiers[0] if identifiers else None
+        results = [await self._grant(each, identifier) for each in packet.filters]
+        if not await self._stored():
+            results = [
+                Granted(_worse(each.reason), "the broker cannot store it") for each in results
+            ]
+        text = next((each.text for each in results if each.text), "")
         suback = Suback(
             packet_id=packet.packet_id,
-            reasons=tuple(reasons),
-            properties=self._explanation(explained, len(reasons)) if explain else EMPTY,
+            reasons=tuple(each.reason for each in results),
+            properties=Properties(reason_string=text) if explain and text else EMPTY,
         )
-        self._owner.outlet.send_control(encode(suback, version))
+        data = encode_bounded(suback, outlet.version, outlet.max_packet_bytes)
+        if data is not None:
+            outlet.send_control(data)
+        for each in results:
+            if each.subscribed is not None:
+                if each.subscribed.filter.startswith(SHARED_PREFIX):
+                    self._router.gather(each.subscribed.filter)
+                elif each.replay:
+                    await self._replay(each.subscribed, outlet, nursery)
 
-    def _explanation(self, text: str, codes: int) -> Properties:
-        """The reason string, if the client takes a packet of that size (3.9.2-2)."""
-        size = len(text.encode()) + codes + SUBACK_OVERHEAD_BYTES
-        if not text or size > self._owner.outlet.max_packet_bytes:
-            return EMPTY
-        return Properties(reason_string=text)
-
-    async def _grant(self, subscription: Subscription) -> tuple[ReasonCode, str]:
-        """The SUBACK code of one filter, and what the client may be told about a refusal."""
-        filter_ = subscription.filter
-        if filter_.startswith(SHARED_PREFIX):
-            return ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED, "shared subscriptions: not yet"
-        new_bytes = 0 if filter_ in self._filters else _memory(filter_)
-        if new_bytes and len(self._filters) >= self._max:
-            return ReasonCode.QUOTA_EXCEEDED, f"at most {self._max} subscriptions"
-        if self._filters_bytes + new_bytes > MAX_FILTERS_BYTES:
-            return ReasonCode.QUOTA_EXCEEDED, "the subscriptions are too long together"
+    async def _grant(self, subscription: Subscription, identifier: int | None) -> Granted:
+        """Weigh one filter, and make it effective if it is granted."""
+        session, filter_ = self._session, subscription.filter
+        is_new = filter_ not in session.subscriptions
+        new_bytes = _memory(filter_) if is_new else 0
+        excess = self._excess(is_new, new_bytes)
+        if excess:
+            return Granted(ReasonCode.QUOTA_EXCEEDED, excess)
         try:
             verify_topic_filter(filter_)
-            decision = await self._guard.may_subscribe(self._owner, filter_)
+            decision = await self._guard.may_subscribe(session, _matched(filter_))
         except RemoteProtocolError as error:
-            return error.reason, error.message
+            return Granted(error.reason, error.message)
         if not decision.allowed:
-            return ReasonCode.NOT_AUTHORIZED, f"not authorized, decision {decision.id}"
-        qos = min(subscription.qos, GRANTED_QOS)
-        self._filters.add(filter_)
-        self._filters_bytes += new_bytes
-        self._router.subscribe(
-            Subscribed(
-                subscriber=self._owner,
-                filter=filter_,
-                qos=qos,
-                no_local=subscription.no_local,
-                retain_as_published=subscription.retain_as_published,
-            )
+            text = f"not authorized, decision {decision.id}"
+            return Granted(ReasonCode.NOT_AUTHORIZED, text)
+        handling = subscription.retain_handling
+        subscribed = Subscribed(
+            session=session,
+            filter=filter_,
+            qos=subscription.qos,
+            no_local=subscription.no_local,
+            retain_as_published=subscription.retain_as_published,
+            identifier=identifier,
         )
-        return ReasonCode(qos), ""
+        if session.ended or session.outlet is None:
+            return Granted(ReasonCode.UNSPECIFIED_ERROR)  # taken over meanwhile
+        self._filters_bytes += new_bytes
+        session.subscriptions[filter_] = subscribed
+        self._router.subscribe(subscribed)
+        self._record(subscribed)
+        return Granted(
+            ReasonCode(subscription.qos),
+            subscribed=subscribed,
+            replay=handling == RETAIN_ALWAYS or (handling == RETAIN_IF_NEW and is_new),
+        )
 
-    def unsubscribe(self, packet: Unsubscribe) -> None:
+    def _excess(self, is_new: bool, new_bytes: int) -> str:  # noqa: FBT001  a fact of the filter
+        """Why there is no room for a filter; empty when there is."""
+        if is_new and len(self._session.subscriptions) >= self._max:
+            return f"at most {self._max} subscriptions"
+        if self._filters_bytes + new_bytes > MAX_FILTERS_BYTES:
+            return "the subscriptions are too long together"
+        if self._session.kept and self._store.failing:
+            return "the broker cannot store subscriptions now"
+        return ""
+
+    def _record(self, subscribed: Subscribed) -> None:
+        if self._session.kept:
+            self._store.put_subscription(
+                SubscriptionRecord(
+                    session_id=self._session.session_id,
+                    filter=subscribed.filter,
+                    qos=subscribed.qos,
+                    no_local=subscribed.no_local,
+                    retain_as_published=subscribed.retain_as_published,
+                    identifier=subscribed.identifier,
+                )
+            )
+
+    async def _stored(self) -> bool:
+        """Wait until what was recorded is on disk; False when it cannot be written."""
+        if not self._session.kept:
+            return True
+        done, outcome = trio.Event(), [True]
+
+        def note(durable: bool) -> None:  # noqa: FBT001  a callback's one fact
+            outcome[0] = durable
+            done.set()
+
+        self._store.when_durable(note)
+        await done.wait()
+        return outcome[0]
+
+    async def unsubscribe(self, packet: Unsubscribe, outlet: Outlet) -> None:
         """Remove the filters that exist, answer with one UNSUBACK."""
         reasons: list[ReasonCode] = []
+        session = self._session
         for filter_ in packet.filters:
-            if filter_ in self._filters:
-                self._filters.discard(filter_)
-                self._filters_bytes -= _memory(filter_)
-                self._router.unsubscribe(self._owner, filter_)
-                reasons.append(ReasonCode.SUCCESS)
-            else:
+            if session.subscriptions.pop(filter_, None) is None:
                 reasons.append(ReasonCode.NO_SUBSCRIPTION_EXISTED)
+                continue
+            self._filters_bytes -= _memory(filter_)
+            self._router.unsubscribe(session, filter_)
+            if session.kept:
+                self._store.drop_subscription(session.session_id, filter_)
+            reasons.append(ReasonCode.SUCCESS)
+        await self._stored()
         unsuback = Unsuback(packet_id=packet.packet_id, reasons=tuple(reasons), properties=EMPTY)
-        self._owner.outlet.send_control(encode(unsuback, self._owner.outlet.version))
+        outlet.send_control(encode(unsuback, outlet.version))
 
-    def close(self) -> None:
-        """Remove every filter: the session has ended."""
-        for filter_ in self._filters:
-            self._router.unsubscribe(self._owner, filter_)
-        self._filters.clear()
-        self._filters_bytes = 0
+    # ---- retained messages ---------------------------------------------------------------------
+
+    async def _replay(self, subscribed: Subscribed, outlet: Outlet, nursery: trio.Nursery) -> None:
+        """Send the retained messages that a new subscription matches; the rest in a task, at the client's pace."""
+        messages = self._retained.match(subscribed.filter)
+        waiting = deque(message.run.topic.decode() for message in messages)
+        if waiting:
+            await self._replay_some(subscribed, outlet, waiting)
+        if waiting:
+            nursery.start_soon(self._replay_rest, subscribed, outlet, waiting)
+
+    async def _replay_rest(
+        self, subscribed: Subscribed, outlet: Outlet, waiting: deque[str]
+    ) -> None:
+        while waiting and self._session.subscriptions.get(subscribed.filter) is subscribed:
+            await outlet.wait_until_ready()
+            await self._replay_some(subscribed, outlet, waiting)
+            await trio.lowlevel.checkpoint()
+
+    async def _replay_some(
+        self, subscribed: Subscribed, outlet: Outlet, waiting: deque[str]
+    ) -> None:
+        """Send what is retained now for the next of these topics: a newer message may have come meanwhile."""
+        touched: list[Outlet] = []
+        target = Target(
+            session=self._session,
+            qos=subscribed.qos,
+            no_local=False,
+            retain_as_published=True,
+            identifiers=() if subscribed.identifier is None else (subscribed.identifier,),
+        )
+        for _ in range(REPLAY_PER_TURN):
+            if not waiting or outlet.over_full:
+                break
+            message = self._retained.get(waiting.popleft())
+            if message is None:
+                continue
+            readers = await self._guard.may_read((self._session,), message.run.topic)
+            if readers.allowed:
+                self._router.hand(target, message, touched, retain=True)
+        for each in touched:
+            each.flush_now()
+
+
+def _matched(filter_: str) -> str:
+    """What topics must match: a shared subscription's filter without its prefix."""
+    return filter_.split("/", 2)[2] if filter_.startswith(SHARED_PREFIX) else filter_
+
+
+def _worse(reason: ReasonCode) -> ReasonCode:
+    return reason if reason.failed else ReasonCode.QUOTA_EXCEEDED
 
 
 def _memory(filter_: str) -> int:

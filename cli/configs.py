@@ -20,6 +20,16 @@ TRUST_DOMAIN = "stockade.local"
 SERVER_NAME = "localhost"
 SHIPPED_KERNELS = Path(gpu.__file__).parent / "kernels"
 
+BENCH_LIMITS: dict[str, Value] = {
+    "max_connections": 20_000,
+    "max_connections_per_principal": 20_000,
+    "max_sessions_per_principal": 20_000,
+    "max_subscriptions": 10_000,
+    "max_queued_messages": 1_000_000,
+    "max_queued_session_bytes": 268_435_456,
+}
+"""Its load is one client's, and a message that is dropped would fail a measurement."""
+
 COMMENTS = (
     "Written by `stockade up`, anew at every start. To run this daemon by hand:",
     "  stockade {daemon} --config {path}",
@@ -33,7 +43,12 @@ def shipped_bundles(kernels: Path = SHIPPED_KERNELS) -> tuple[str, ...]:
 
 
 def render_broker_config(
-    folder: SystemFolder, pki: DevelopmentPki, ports: Ports, *, controller_rpc: str
+    folder: SystemFolder,
+    pki: DevelopmentPki,
+    ports: Ports,
+    *,
+    controller_rpc: str,
+    bench: bool = False,
 ) -> str:
     """The broker's file.
 
@@ -42,6 +57,7 @@ def render_broker_config(
         pki: its certificates.
         ports: where to listen.
         controller_rpc: `host:port` at which the controller really listens.
+        bench: let one client open as many connections and have as many messages waiting as a load generator needs.
     """
     values: dict[str, Value] = {
         "broker_id": BROKER_ID,
@@ -60,7 +76,14 @@ def render_broker_config(
         "kernel_bundles": shipped_bundles(),
         "kernel_cache": str(folder.kernel_cache),
     }
-    return _file("broker", folder.broker_config, values)
+    store: dict[str, Value] = {
+        "path": str(folder.broker_data / "messages.db"),
+        "key": str(folder.broker_data / "messages.key"),
+    }
+    tables = {"store": store}
+    if bench:
+        tables["limits"] = dict(BENCH_LIMITS)
+    return _file("broker", folder.broker_config, values, tables)
 
 
 def render_controller_config(folder: SystemFolder, pki: DevelopmentPki, ports: Ports) -> str:
@@ -87,5 +110,11 @@ def render_controller_config(folder: SystemFolder, pki: DevelopmentPki, ports: P
     return _file("controller", folder.controller_config, values)
 
 
-def _file(daemon: str, path: Path, values: dict[str, Value]) -> str:
-    return render_file([line.format(daemon=daemon, path=path) for line in COMMENTS], values)
+def _file(
+    daemon: str,
+    path: Path,
+    values: dict[str, Value],
+    tables: dict[str, dict[str, Value]] | None = None,
+) -> str:
+    comments = [line.format(daemon=daemon, path=path) for line in COMMENTS]
+    return render_file(comments, values, tables)

@@ -49,6 +49,11 @@ class SystemFolder:
         return self.root / "controller"
 
     @property
+    def broker_data(self) -> Path:
+        """The broker's sessions and messages, and the key they are sealed with."""
+        return self.root / "broker"
+
+    @property
     def kernel_cache(self) -> Path:
         """Compiled kernels."""
         return self.root / "kernels"
@@ -82,7 +87,7 @@ def make_folder(root: Path) -> SystemFolder:
     """
     folder = SystemFolder(root=root.expanduser().absolute())
     try:
-        for part in ("", "controller", "kernels", "logs", "audit", "run"):
+        for part in ("", "controller", "broker", "kernels", "logs", "audit", "run"):
             (folder.root / part).mkdir(mode=PRIVATE, parents=True, exist_ok=True)
     except OSError as error:
         raise CommandFailed(

@@ -182,7 +182,13 @@ async def _start(plan: SystemPlan, started: Callable[[Child], None]) -> Ready:
         await trio.to_thread.run_sync(ensure_rules, url, client_files(plan.pki)[ADMIN], BENCH_RULES)
 
     folder.broker_config.write_text(
-        render_broker_config(folder, plan.pki, plan.ports, controller_rpc=controller_listens.rpc)
+        render_broker_config(
+            folder,
+            plan.pki,
+            plan.ports,
+            controller_rpc=controller_listens.rpc,
+            bench=plan.bench,
+        )
     )
     broker = await start_child(
         "broker",

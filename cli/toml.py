@@ -42,13 +42,24 @@ def render_value(value: Value) -> str:
     return "[" + ", ".join(map(render_value, value)) + "]"
 
 
-def render_file(comments: Sequence[str], values: Mapping[str, Value]) -> str:
-    """A file of plain keys under a comment.
+def render_file(
+    comments: Sequence[str],
+    values: Mapping[str, Value],
+    tables: Mapping[str, Mapping[str, Value]] | None = None,
+) -> str:
+    """A file of plain keys under a comment, and tables behind them.
 
     Args:
         comments: lines of the comment, without `#`.
         values: keys in the order of the file.
+        tables: their names and keys.
     """
     lines = [f"# {comment}" for comment in comments]
-    lines += [f"{key} = {render_value(value)}" for key, value in values.items()]
+    lines += _keys(values)
+    for name, keys in (tables or {}).items():
+        lines += ["", f"[{name}]", *_keys(keys)]
     return "\n".join(lines) + "\n"
+
+
+def _keys(values: Mapping[str, Value]) -> list[str]:
+    return [f"{key} = {render_value(value)}" for key, value in values.items()]

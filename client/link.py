@@ -15,6 +15,7 @@ from typing_extensions import override
 from client.errors import ClientError, ConnectionLost, LocalMisuse, in_words
 from client.inflight import Acknowledgement, Inflight
 from client.writer import Writer
+from mqtt.acks import AckRun
 from mqtt.encode import encode
 from mqtt.errors import LocalProtocolError, ReasonCode, RemoteProtocolError
 from mqtt.packets import (
@@ -207,7 +208,10 @@ class Link:
         while (event := self._reader.next_event()) is not None:
             if isinstance(event, Run):
                 for index in range(event.count):
-                    await self._on_message(event.packet(index))
+                    await self._dispatch(event.packet(index))
+            elif isinstance(event, AckRun):
+                for packet in event.packets():
+                    await self._dispatch(packet)
             else:
                 await self._dispatch(event)
 

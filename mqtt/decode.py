@@ -65,13 +65,14 @@ MAX_FILTERS = 4_096
 _OPTIONS_RESERVED_311, _OPTIONS_RESERVED_5 = 0xFC, 0xC0
 
 
-def decode_packet(data: bytes, version: Version, role: Role) -> Packet:
+def decode_packet(data: bytes, version: Version, role: Role, *, allow_v31: bool = False) -> Packet:
     """Return the packet that `data` holds.
 
     Args:
         data: exactly one packet, fixed header included.
         version: the connection's version; a CONNECT names its own.
         role: who is reading; it decides which packets and properties the peer may send.
+        allow_v31: whether a CONNECT may name MQTT 3.1.
 
     Raises:
         RemoteProtocolError: the bytes break a rule of MQTT.
@@ -80,11 +81,16 @@ def decode_packet(data: bytes, version: Version, role: Role) -> Packet:
     packet_type = verify_first_byte(cursor.byte("packet type"), version, role)
     if cursor.varint("remaining length") != cursor.left:
         raise RemoteProtocolError("remaining length differs from the packet's length")
-    return decode_body(cursor, packet_type, version, role)
+    return decode_body(cursor, packet_type, version, role, allow_v31=allow_v31)
 
 
 def decode_body(  # noqa: PLR0911, C901 - one case per packet type
-    cursor: Cursor, packet_type: PacketType, version: Version, role: Role
+    cursor: Cursor,
+    packet_type: PacketType,
+    version: Version,
+    role: Role,
+    *,
+    allow_v31: bool = False,
 ) -> Packet:
     """Return the packet whose variable header begins at `cursor`; see `decode_packet`.
 
@@ -93,6 +99,7 @@ def decode_body(  # noqa: PLR0911, C901 - one case per packet type
         packet_type: what `verify_first_byte` made of its first byte.
         version: the connection's version; a CONNECT names its own.
         role: who is reading.
+        allow_v31: whether a CONNECT may name MQTT 3.1.
 
     Raises:
         RemoteProtocolError: the bytes break a rule of MQTT.
@@ -107,7 +114,7 @@ def decode_body(  # noqa: PLR0911, C901 - one case per packet type
         case PacketType.UNSUBSCRIBE:
             return _unsubscribe(cursor, version)
         case PacketType.CONNECT:
-            return decode_connect(cursor)
+            return decode_connect(cursor, allow_v31=allow_v31)
         case PacketType.CONNACK:
             return _connack(cursor, version)
         case PacketType.SUBACK:

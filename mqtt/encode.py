@@ -42,6 +42,8 @@ from mqtt.reasons import ALLOWED, connack_code_311
 from mqtt.topics import SHARED_PREFIX, filter_complaint, topic_complaint
 from mqtt.wire import write_binary, write_integer, write_text, write_varint
 
+_PROTOCOL, _PROTOCOL_31 = b"\0\4MQTT", b"\0\6MQIsdp\3"
+"""Protocol name (3.1.2.1); that of MQTT 3.1 with its level."""
 MAX_QOS = 2
 MAX_RETAIN_HANDLING = 2
 FAILURE_311 = 0x80
@@ -187,6 +189,8 @@ def _acknowledgement(packet: Puback | Pubrec | Pubrel | Pubcomp, version: Versio
 def _connect(packet: Connect, version: Version) -> bytes:
     if packet.version is not version:
         raise LocalProtocolError("the CONNECT names another version than the connection's")
+    if packet.legacy and version is not Version.V311:
+        raise LocalProtocolError("MQTT 3.1 has the format of 3.1.1")
     will = packet.will
     flags = packet.clean_start << 1
     parts = [_section(packet.properties, Site.CONNECT, version)]
@@ -202,7 +206,7 @@ def _connect(packet: Connect, version: Version) -> bytes:
         parts.append(write_binary(packet.password, "password"))
     if version is Version.V311:
         _verify_connect_311(packet)
-    head = b"\0\4MQTT" + bytes((version, flags))
+    head = (_PROTOCOL_31 if packet.legacy else _PROTOCOL + bytes((version,))) + bytes((flags,))
     return _framed(
         PacketType.CONNECT, [head, write_integer(packet.keep_alive, 2, "keep alive"), *parts]
     )

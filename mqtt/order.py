@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _GREETING = {Role.SERVER: PacketType.CONNECT, Role.CLIENT: PacketType.CONNACK}
 """The first packet each side waits for, which comes once (3.1.0-1, 3.1.0-2, 3.2.0-1, 3.2.0-2)."""
+_DUP = 0x08
+_REPEATED_31 = frozenset({0x6A, 0x8A, 0xAA})
+"""PUBREL, SUBSCRIBE and UNSUBSCRIBE with the DUP flag, which MQTT 3.1 allows them (its 2.1)."""
 
 
 class InboundOrder:
@@ -26,15 +29,28 @@ class InboundOrder:
     Attributes:
         role: which end we are.
         version: the connection's version; a server learns it from CONNECT.
+        legacy: whether the client speaks MQTT 3.1.
+        allow_v31: whether it may.
         greeted: whether the greeting has come.
         closed: whether the peer has said DISCONNECT: what follows is ignored (3.14.4-1).
     """
 
-    __slots__ = ("_aliases", "_topic_alias_maximum", "closed", "greeted", "role", "version")
+    __slots__ = (
+        "_aliases",
+        "_topic_alias_maximum",
+        "allow_v31",
+        "closed",
+        "greeted",
+        "legacy",
+        "role",
+        "version",
+    )
 
-    def __init__(self, *, role: Role, topic_alias_maximum: int) -> None:
+    def __init__(self, *, role: Role, topic_alias_maximum: int, allow_v31: bool = False) -> None:
         self.role = role
         self.version = Version.V5
+        self.legacy = False
+        self.allow_v31 = allow_v31
         self.greeted = False
         self.closed = False
         self._topic_alias_maximum = topic_alias_maximum
@@ -47,6 +63,8 @@ class InboundOrder:
         Raises:
             RemoteProtocolError: it may not.
         """
+        if self.legacy and first in _REPEATED_31:
+            first &= ~_DUP
         packet_type = verify_first_byte(first, self.version, self.role)
         greeting = _GREETING[self.role]
         if packet_type is greeting:
@@ -73,6 +91,7 @@ class InboundOrder:
             case Connect():
                 self.greeted = True
                 self.version = packet.version
+                self.legacy = packet.legacy
             case Connack():
                 self.greeted = True
             case _:

@@ -43,7 +43,7 @@ MAX_PACKET_ID: Final = 65_535
 
 
 class Version(IntEnum):
-    """The protocol level a client names in CONNECT (3.1.2.2)."""
+    """The protocol level a client names in CONNECT (3.1.2.2); of MQTT 3.1 see `Connect.legacy`."""
 
     V311 = 4
     V5 = 5
@@ -89,12 +89,16 @@ class Will:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connect:
-    """CONNECT (3.1). `keep_alive` in seconds, 0 means none. In 3.1.1 `clean_start` is Clean Session."""
+    """CONNECT (3.1). `keep_alive` in seconds, 0 means none. In 3.1.1 `clean_start` is Clean Session.
+
+    `legacy`: the client speaks MQTT 3.1, and `version` is 3.1.1, whose packets are the same.
+    """
 
     client_id: str = ""
     clean_start: bool = True
     keep_alive: int = 0
     version: Version = Version.V5
+    legacy: bool = False
     will: Will | None = None
     username: str | None = None
     password: bytes | None = field(default=None, repr=False)

@@ -1,15 +1,15 @@
 """The plain twin of `mqtt.reader`: one packet at a time, no cleverness; the oracle of its tests.
 
-It gives every PUBLISH as `Publish`, copies all it holds at every step, and is for nothing else.
+It gives every PUBLISH as `Publish` and every acknowledgement as itself, copies all it holds at every step, and is for nothing else.
 """
 
 from __future__ import annotations
 
-from mqtt.decode import decode_packet
+from mqtt.decode import decode_body
 from mqtt.errors import ReasonCode, RemoteProtocolError
 from mqtt.order import InboundOrder
 from mqtt.packets import Packet, Role, Version
-from mqtt.wire import MAX_VARINT_BYTES, VARINT_BITS, VARINT_MORE
+from mqtt.wire import MAX_VARINT_BYTES, VARINT_BITS, VARINT_MORE, Cursor
 
 
 def packet_size(data: bytes) -> int | None:
@@ -33,8 +33,17 @@ def packet_size(data: bytes) -> int | None:
 class PlainReader:
     """Same promises as `mqtt.reader.PacketReader`, but without runs."""
 
-    def __init__(self, *, role: Role, max_packet_bytes: int, topic_alias_maximum: int = 0) -> None:
-        self._order = InboundOrder(role=role, topic_alias_maximum=topic_alias_maximum)
+    def __init__(
+        self,
+        *,
+        role: Role,
+        max_packet_bytes: int,
+        topic_alias_maximum: int = 0,
+        allow_v31: bool = False,
+    ) -> None:
+        self._order = InboundOrder(
+            role=role, topic_alias_maximum=topic_alias_maximum, allow_v31=allow_v31
+        )
         self._max_packet_bytes = max_packet_bytes
         self._data = b""
 
@@ -60,7 +69,7 @@ class PlainReader:
         data, order = self._data, self._order
         if order.closed or not data:
             return None
-        order.verify_first_byte(data[0])
+        packet_type = order.verify_first_byte(data[0])
         size = packet_size(data)
         if size is None:
             return None
@@ -72,4 +81,9 @@ class PlainReader:
         if size > len(data):
             return None
         self._data = data[size:]
-        return order.accept(decode_packet(data[:size], order.version, order.role))
+        cursor = Cursor(data[:size], 1)
+        cursor.varint("remaining length")
+        packet = decode_body(
+            cursor, packet_type, order.version, order.role, allow_v31=order.allow_v31
+        )
+        return order.accept(packet)

@@ -120,6 +120,7 @@ USER_PROPERTY = 0x26
 MAX_USER_PROPERTIES = 1_024
 """In one packet. The standard sets no bound; 200,000 in one megabyte cost its reader a quarter of a second."""
 SUBSCRIPTION_IDENTIFIER = 0x0B
+TOPIC_ALIAS = 0x23
 _ACKNOWLEDGEMENTS = (
     Site.PUBACK | Site.PUBREC | Site.PUBREL | Site.PUBCOMP | Site.SUBACK | Site.UNSUBACK
 )
@@ -148,7 +149,7 @@ RULES: dict[int, Rule] = {
     0x21: Rule("receive_maximum", Kind.TWO_BYTES, _GREETING, least=1),
     0x22: Rule("topic_alias_maximum", Kind.TWO_BYTES, _GREETING),
     # Alias 0 has its own reason code (0x94): it is left to whoever resolves aliases.
-    0x23: Rule("topic_alias", Kind.TWO_BYTES, Site.PUBLISH),
+    TOPIC_ALIAS: Rule("topic_alias", Kind.TWO_BYTES, Site.PUBLISH),
     0x24: Rule("maximum_qos", Kind.BIT, Site.CONNACK),
     0x25: Rule("retain_available", Kind.SWITCH, Site.CONNACK),
     0x27: Rule("maximum_packet_size", Kind.FOUR_BYTES, _GREETING, least=1),

@@ -2,7 +2,7 @@
 
     reader.feed(data)                     # what a read gave
     while (event := reader.next_event()) is not None:
-        ...                               # a packet, or a run of QoS 0 messages
+        ...                               # a packet, a run of messages, or a run of acknowledgements
 
 Rules of this file:
 - Nothing a peer sends raises anything but `RemoteProtocolError`; after one the reader is dead.
@@ -13,8 +13,9 @@ Rules of this file:
 
 Theory of operation: a read full of small messages of one topic is the common case, and is one
 `Run`. So the loop reads a packet's header once, remembers the topic as legal, and compares the next
-packets' headers without looking into them (`mqtt.scan`). All else takes the plain way of `mqtt.decode`,
-a packet at a time. The plain twin `mqtt.plain` is the oracle in the tests.
+packets' headers without looking into them (`mqtt.scan`). Their acknowledgements come back as one
+`AckRun`, found in the same way. All else takes the plain way of `mqtt.decode`, a packet at a time; so does
+the packet at which a run would become illegal. The plain twin `mqtt.plain` is the oracle in the tests.
 """
 
 from __future__ import annotations
@@ -23,21 +24,21 @@ from typing import Final
 
 from typing_extensions import override
 
+from mqtt.acks import BARE_BYTES, BARE_LENGTH, FIRST_BYTES as ACK_FIRST_BYTES, AckRun
 from mqtt.decode import decode_body
 from mqtt.errors import LocalProtocolError, ReasonCode, RemoteProtocolError
+from mqtt.identifiers import ID_BYTES, read_ids
 from mqtt.known_topics import KnownTopics
 from mqtt.order import InboundOrder
 from mqtt.packets import Packet, Publish, Role, Version
 from mqtt.plain import packet_size
-from mqtt.runs import Run
-from mqtt.scan import is_ordinary_section, run_end
-from mqtt.spans import correlation_span
+from mqtt.read_run import FIRST_BYTES as RUN_FIRST_BYTES, read_run
+from mqtt.runs import Run, run_of
+from mqtt.scan import run_end
 from mqtt.wire import MAX_VARINT_BYTES, VARINT_BITS, VARINT_MORE, Cursor
 
 __all__ = ["PacketReader", "Role"]
 
-_PUBLISH_QOS_0: Final = 0x30
-"""First byte of a PUBLISH with QoS 0, no RETAIN, no DUP (3.3.1)."""
 _MAX_FIXED_HEADER_BYTES: Final = 1 + MAX_VARINT_BYTES
 _LEAST_PACKET_BYTES: Final = 2
 _LEAST_TOPIC_BYTES: Final = 3
@@ -51,6 +52,7 @@ class PacketReader:
         role: which end we are.
         max_packet_bytes: the longest packet accepted, fixed header included.
         topic_alias_maximum: what we announced to the peer; 0 means no aliases.
+        allow_v31: whether a client may speak MQTT 3.1; see `Connect.legacy`.
         known_topics: a table to share between readers of one thread; own one if None.
 
     Attributes:
@@ -65,13 +67,15 @@ class PacketReader:
         role: Role,
         max_packet_bytes: int,
         topic_alias_maximum: int = 0,
+        allow_v31: bool = False,
         known_topics: KnownTopics | None = None,
     ) -> None:
         self.version = Version.V5
         self.max_packet_bytes = max_packet_bytes
-        self._order = InboundOrder(role=role, topic_alias_maximum=topic_alias_maximum)
+        self._order = InboundOrder(
+            role=role, topic_alias_maximum=topic_alias_maximum, allow_v31=allow_v31
+        )
         self._known_topics = KnownTopics() if known_topics is None else known_topics
-        self._topics = self._known_topics.names
         self._error: RemoteProtocolError | None = None
         # Either `_data` from `_position` on holds what is not read yet, or `_partial` gathers a
         # packet of `_wanted` bytes that is not complete.
@@ -81,7 +85,7 @@ class PacketReader:
         self._wanted: int = 0
         self._drained: bool = True
         self._hot: bool = False
-        """Whether QoS 0 messages may come now: the greeting was seen, the end was not."""
+        """Whether messages may come now: the greeting was seen, the end was not."""
 
     @override
     def __repr__(self) -> str:
@@ -124,10 +128,11 @@ class PacketReader:
             self._data, self._position = self._data[self._position :] + data, 0
         self._drained = False
 
-    def next_event(self) -> Packet | Run | None:
+    def next_event(self) -> Packet | Run | AckRun | None:
         """Return the next packet or run, or None when more bytes are needed.
 
-        A QoS 0 PUBLISH without RETAIN and topic alias is always part of a `Run`.
+        A PUBLISH without RETAIN, DUP and topic alias is always part of a `Run`, and an acknowledgement in
+        its shortest form of an `AckRun`.
 
         Raises:
             RemoteProtocolError: the peer broke the protocol; every later call raises it again.
@@ -154,11 +159,19 @@ class PacketReader:
             self._die(error)
             raise
 
-    def _read(self, start: int, head: int, end: int) -> Packet | Run:
+    def _read(self, start: int, head: int, end: int) -> Packet | Run | AckRun:
         """Read what begins with the whole packet `data[start:end]`."""
-        if self._data[start] == _PUBLISH_QOS_0 and end - head >= _LEAST_TOPIC_BYTES:
-            return self._read_run(start, head, end) or self._read_plain(start, head, end)
-        return self._read_plain(start, head, end)
+        data = self._data
+        first = data[start]
+        event: Run | AckRun | None = None
+        if first in RUN_FIRST_BYTES:
+            if end - head >= _LEAST_TOPIC_BYTES:
+                event = read_run(data, start, head, end, self.version, self._known_topics)
+                if event is not None:
+                    self._position = start + len(event.data)
+        elif end - head == BARE_LENGTH and first in ACK_FIRST_BYTES:
+            event = self._read_acks(start, end)
+        return event or self._read_plain(start, head, end)
 
     def _die(self, error: RemoteProtocolError) -> None:
         if error.version is not None:
@@ -168,7 +181,7 @@ class PacketReader:
         self._data, self._position = b"", 0
         self._partial.clear()
 
-    def _next_carefully(self) -> Packet | Run | None:
+    def _next_carefully(self) -> Packet | Run | AckRun | None:
         """Find the next packet in any state."""
         if self._error is not None:
             raise self._error
@@ -205,100 +218,31 @@ class PacketReader:
         order, data = self._order, self._data
         packet_type = order.verify_first_byte(data[start])
         cursor = Cursor(data[start:end], head - start)
-        packet = order.accept(decode_body(cursor, packet_type, order.version, order.role))
+        packet = order.accept(
+            decode_body(cursor, packet_type, order.version, order.role, allow_v31=order.allow_v31)
+        )
         self._position = end
         if isinstance(packet, Publish):
-            if data[start] == _PUBLISH_QOS_0 and packet.raw:
-                return self._run_of_one(packet, head - start)
+            if data[start] in RUN_FIRST_BYTES and packet.raw:
+                return run_of(packet, self.version)  # the rare properties `_read_run` leaves
         else:
             self.version = order.version
             self._hot = order.greeted and not order.closed
         return packet
 
-    def _run_of_one(self, packet: Publish, head: int) -> Run:
-        """Return a message that was decoded as a run, for the rare properties `_read_run` leaves."""
-        topic, stride = packet.topic_bytes, len(packet.raw)
-        payload = stride - len(packet.payload)
-        body = head + 2 + len(topic)
-        return Run(packet.raw, stride, 1, head, topic, body, payload, self.version)
-
-    def _read_run(self, start: int, head: int, end: int) -> Run | None:
-        """Read the run that begins with the packet `data[start:end]`.
+    def _read_acks(self, start: int, end: int) -> AckRun | None:
+        """Read the acknowledgements of one type that begin with the bare one `data[start:end]`.
 
         Returns:
-            None, with nothing read, when the packet must take the plain way: it is illegal, or has
-            an alias or other properties that need more than a look.
+            None, with nothing read, when its identifier is 0.
         """
         data = self._data
-        body = head + 2 + (data[head] << 8 | data[head + 1])
-        if body > end:
-            return None
-        key = data[head:body]
-        topic = self._topics.get(key)
-        if topic is None:
-            if body == head + 2:
+        stop = run_end(data, end, BARE_BYTES, data[start : end - ID_BYTES])
+        count = (stop - start) // BARE_BYTES
+        packet_ids = read_ids(data, end - ID_BYTES, BARE_BYTES, count)
+        if 0 in packet_ids:
+            packet_ids = packet_ids[: packet_ids.index(0)]
+            if not packet_ids:
                 return None
-            topic = self._known_topics.learn(key)
-        version = self.version
-        payload = properties = body
-        if version is Version.V5:
-            if body == end:
-                return None
-            payload = properties = body + 1
-            if data[body]:
-                properties, payload = self._section(body, end)
-                if payload > end or not self._is_ordinary(properties, payload):
-                    return None
-        stride = end - start
-        stop = end
-        # Most runs of one are seen by the first comparison, or by the end of the read.
-        header = data[start:properties]
-        if data.startswith(header, end):
-            if payload == properties:
-                stop = run_end(data, end, stride, header)
-            else:
-                stop = self._ordinary_end(start, end, body)
-        self._position = stop
-        return Run(
-            data[start:stop],
-            stride,
-            (stop - start) // stride,
-            head - start,
-            topic,
-            body - start,
-            payload - start,
-            version,
-        )
-
-    def _section(self, body: int, end: int) -> tuple[int, int]:
-        """Return where the properties at `body` begin and end; behind `end` if that is illegal."""
-        data, length, position = self._data, 0, body
-        for index in range(MAX_VARINT_BYTES):
-            if position >= end:
-                break
-            byte = data[position]
-            position += 1
-            length |= (byte & VARINT_BITS) << 7 * index
-            if byte < VARINT_MORE:
-                return (position, position + length) if byte or not index else (end, end + 1)
-        return end, end + 1
-
-    def _is_ordinary(self, properties: int, payload: int) -> bool:
-        return is_ordinary_section(self._data, properties, payload, self._known_topics.learn)
-
-    def _ordinary_end(self, start: int, end: int, body: int) -> int:
-        """Return where the run with properties ends whose first packet is `data[start:end]`."""
-        data, stride = self._data, end - start
-        # Often packets differ in correlation data alone; then the first one's properties stand for all.
-        properties, payload = self._section(body, end)
-        span_start, span_end = correlation_span(data[start:end], body - start)
-        tail = data[start + span_end : payload]
-        stop = run_end(data, end, stride, data[start : start + span_start], tail, span_end)
-        last = len(data) - stride
-        header = data[start:properties]
-        while stop <= last and data.startswith(header, stop):
-            offset = stop - start
-            if not self._is_ordinary(properties + offset, payload + offset):
-                break
-            stop += stride
-        return stop
+        self._position = start + len(packet_ids) * BARE_BYTES
+        return AckRun(ACK_FIRST_BYTES[data[start]], packet_ids)

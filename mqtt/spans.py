@@ -1,7 +1,7 @@
 """Where a property's value stands in the bytes of a PUBLISH, without decoding the others.
 
-For callers that work on many packets of one layout at a time (`broker.kernels`): they check once
-that all packets agree outside this span, then treat the span as a column.
+For callers that work on many packets of one layout at a time (`broker.kernels`, `mqtt.convert`): they
+check once that all packets agree outside this span, then treat the span as a column.
 """
 
 from __future__ import annotations
@@ -10,32 +10,50 @@ from mqtt.properties import RULES, SUBSCRIPTION_IDENTIFIER, USER_PROPERTY, Kind
 from mqtt.wire import Cursor
 
 CORRELATION_DATA = 0x09
+MESSAGE_EXPIRY_INTERVAL = 0x02
+EXPIRY_BYTES = 4
 _FIXED_BYTES = {Kind.SWITCH: 1, Kind.BIT: 1, Kind.TWO_BYTES: 2, Kind.FOUR_BYTES: 4}
 
 
-def correlation_span(packet: bytes, body: int) -> tuple[int, int]:
+def correlation_span(packet: bytes, properties: int) -> tuple[int, int]:
     """Find the value of Correlation Data.
 
     Args:
         packet: the bytes of one MQTT 5 PUBLISH whose properties were already found valid.
-        body: offset of its property length.
+        properties: offset of its property length.
 
     Returns:
-        Start and end offset of the value's bytes; both are `body` when there is none.
+        Start and end offset of the value's bytes; both are `properties` when there is none.
 
     Raises:
         RemoteProtocolError: the properties are not what the caller said they are.
     """
-    cursor = Cursor(packet, body)
+    cursor = _find(packet, properties, CORRELATION_DATA)
+    if cursor is None:
+        return properties, properties
+    size = cursor.two_bytes("correlation data")
+    return cursor.position, cursor.position + size
+
+
+def expiry_span(packet: bytes, properties: int) -> tuple[int, int]:
+    """Find the value of Message Expiry Interval; otherwise as `correlation_span`."""
+    cursor = _find(packet, properties, MESSAGE_EXPIRY_INTERVAL)
+    if cursor is None:
+        return properties, properties
+    return cursor.position, cursor.position + EXPIRY_BYTES
+
+
+def _find(packet: bytes, properties: int, wanted: int) -> Cursor | None:
+    """Return a cursor at the value of the property `wanted`, None when there is none."""
+    cursor = Cursor(packet, properties)
     end = cursor.varint("property length") + cursor.position
     cursor.end = min(end, len(packet))
     while cursor.left:
         code = cursor.byte("property")
-        if code == CORRELATION_DATA:
-            size = cursor.two_bytes("correlation data")
-            return cursor.position, cursor.position + size
+        if code == wanted:
+            return cursor
         _skip(cursor, code)
-    return body, body
+    return None
 
 
 def _skip(cursor: Cursor, code: int) -> None:

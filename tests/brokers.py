@@ -21,24 +21,44 @@ import trio.testing
 from acl.decide import decide
 from acl.model import AccessRequest, Effect, Principal, parse_operations
 from acl.rules import AclRule, RuleSet
-from broker.config import BrokerLimits
+from broker.admission import Offer
+from broker.config import BrokerLimits, MqttConfig
+from broker.connection import Connection, Counters, Services
+from broker.durability import Durability, Volatile
 from broker.guard import Guard
 from broker.kernels import KernelDispatch
-from broker.registry import Registry
-from broker.router import Router
-from broker.session import Counters, Services, Session
+from broker.messaging import connect_messaging, connect_routing
+from broker.records import Restored
 from cache.authority import Answers
 from cache.authorizer import Authorizer
 from cache.limits import CacheLimits
 from controller.link import PolicyUpdate
 from governance.audit import AuditLog
 from gpu.errors import FaultCode, KernelFault, PayloadRefused, UnknownKernel
+from mqtt.acks import AckRun
 from mqtt.encode import encode
-from mqtt.packets import Connack, Connect, Packet, Role, Version
+from mqtt.packets import (
+    Connack,
+    Connect,
+    Packet,
+    PacketType,
+    Puback,
+    Pubcomp,
+    Pubrec,
+    Pubrel,
+    Role,
+    Version,
+)
 from mqtt.reader import PacketReader
 from mqtt.runs import Run
 
 PATIENCE_S = 5.0
+ACKNOWLEDGEMENTS: dict[PacketType, type[Puback | Pubrec | Pubrel | Pubcomp]] = {
+    PacketType.PUBACK: Puback,
+    PacketType.PUBREC: Pubrec,
+    PacketType.PUBREL: Pubrel,
+    PacketType.PUBCOMP: Pubcomp,
+}
 Bytes = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
 
@@ -176,7 +196,10 @@ class Peer:
         self._to_broker = to_broker
         self._from_broker = from_broker
         self.version = Version.V5
-        self._reader = PacketReader(role=Role.CLIENT, max_packet_bytes=1 << 24)
+        self._reader = PacketReader(
+            role=Role.CLIENT, max_packet_bytes=1 << 24, topic_alias_maximum=8
+        )
+        self.bytes_received = 0
         self._events: list[Packet | Run] = []
 
     async def send(self, *packets: Packet) -> None:
@@ -193,10 +216,11 @@ class Peer:
                     data = await self._from_broker.receive()
                 except trio.EndOfChannel:
                     return None
+                self.bytes_received += len(data)
                 self._reader.version = self.version
                 self._reader.feed(data)
                 while (event := self._reader.next_event()) is not None:
-                    self._events.append(event)
+                    self._events += _packets(event)
         return self._events.pop(0)
 
     async def leave(self) -> None:
@@ -219,6 +243,16 @@ class Peer:
             return False
 
 
+def _packets(event: Packet | Run | AckRun) -> list[Packet | Run]:
+    """Packets one by one, but for runs of QoS 0 messages."""
+    if isinstance(event, AckRun):
+        packet = ACKNOWLEDGEMENTS[event.packet_type]
+        return [packet(packet_id=packet_id) for packet_id in event.packet_ids]
+    if isinstance(event, Run) and event.qos:
+        return [event.packet(index) for index in range(event.count)]
+    return [event]
+
+
 class TestBroker:
     """See the module's docstring."""
 
@@ -230,9 +264,15 @@ class TestBroker:
         rules: Sequence[AclRule],
         limits: BrokerLimits,
         audit_path: Path | None,
+        *,
+        store: Durability | None = None,
+        restored: Restored | None = None,
+        mqtt: MqttConfig | None = None,
     ) -> None:
         self._nursery = nursery
+        mqtt = mqtt or MqttConfig()
         ids = itertools.count(1)
+        self.now = 0.0
         self.authority = RuleAuthority(RuleSet(rules, epoch=1))
         self.authorizer = Authorizer(
             self.authority,
@@ -242,18 +282,37 @@ class TestBroker:
         )
         self.audit = AuditLog(audit_path, clock=trio.current_time)
         self.guard = Guard(self.authorizer, self.audit, broker_id="b1", stale_after_s=30.0)
-        self.router = Router(self.guard)
-        self.guard.attach(self.router)
+        self.routing = connect_routing(self.guard, mqtt)
+        self.router = self.routing.router
         self.pool = PoolOfOne()
-        self.registry = Registry(max_connections=limits.max_connections, now=lambda: 0.0)
         self.kernels = KernelDispatch(self.pool, self.guard, self.router)
+        self.messaging = connect_messaging(
+            self.routing,
+            guard=self.guard,
+            kernels=self.kernels,
+            limits=limits,
+            store=store or Volatile(),
+            keeps_sessions=store is not None,
+            restored=restored or Restored(),
+            clock=lambda: self.now + trio.current_time(),
+        )
+        self.registry = self.messaging.registry
+        self.publishing = self.messaging.publishing
         names = itertools.count(1)
         self.services = Services(
             guard=self.guard,
-            router=self.router,
+            publishing=self.publishing,
             registry=self.registry,
-            kernels=self.kernels,
+            store=self.messaging.store,
             limits=limits,
+            offer=Offer(
+                keeps_sessions=store is not None,
+                response_information=mqtt.response_information,
+                accept_mqtt31=mqtt.accept_mqtt31,
+            ),
+            budget=self.messaging.budget,
+            broker_id="b1",
+            random_bytes=lambda count: bytes(range(count)),
             new_client_id=lambda: f"auto-{next(names)}",
             count=Counters(),
         )
@@ -269,21 +328,24 @@ class TestBroker:
             PolicyUpdate(epoch=rules.epoch, reset=reset, grants=tuple(rules.grants))
         )
 
-    def peer(self, principal: str, *, certificate_ends: float = inf) -> Peer:
+    def peer(
+        self, principal: str, *, certificate_ends: float = inf, certificate: bytes | None = None
+    ) -> Peer:
         """A connection before CONNECT."""
         to_broker, at_broker = trio.open_memory_channel[bytes](inf)
         from_broker, at_client = trio.open_memory_channel[bytes](inf)
         link = StreamLink(from_broker, at_broker)
         who = Principal(principal)
-        session = Session(
+        connection = Connection(
             link,
             principal=who,
             cache=self.authorizer.open(who),
             peer="127.0.0.1:1",
             certificate_ends=certificate_ends,
             services=self.services,
+            certificate=certificate,
         )
-        self._nursery.start_soon(session.run)
+        self._nursery.start_soon(connection.run)
         return Peer(link, to_broker, at_client)
 
     async def client(
@@ -301,14 +363,28 @@ class TestBroker:
 
 @asynccontextmanager
 async def running_broker(
-    *rules: AclRule, limits: BrokerLimits | None = None, audit_path: Path | None = None
+    *rules: AclRule,
+    limits: BrokerLimits | None = None,
+    audit_path: Path | None = None,
+    store: Durability | None = None,
+    restored: Restored | None = None,
+    mqtt: MqttConfig | None = None,
 ) -> AsyncIterator[TestBroker]:
     """A broker in this process in which everybody may connect."""
     everyone = allow("*", "connect", "broker.*", rule_id="everyone-connects")
     async with trio.open_nursery() as nursery:
-        broker = TestBroker(nursery, (everyone, *rules), limits or BrokerLimits(), audit_path)
+        broker = TestBroker(
+            nursery,
+            (everyone, *rules),
+            limits or BrokerLimits(),
+            audit_path,
+            store=store,
+            restored=restored,
+            mqtt=mqtt,
+        )
         await nursery.start(broker.authorizer.run)
         await nursery.start(broker.kernels.run)
+        await nursery.start(broker.routing.waiting.run)
         broker.guard.on_contact(True, "")  # noqa: FBT003  the callback's one fact
         broker.change_rules(broker.authority.rules)
         yield broker

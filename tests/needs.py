@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def require_tool(command: str, *, package: str) -> str:
@@ -17,8 +21,23 @@ def require_tool(command: str, *, package: str) -> str:
     """
     path = shutil.which(command, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
     if path is None:
-        message = f"`{command}` is missing: install `{package}` (as root: make deps)"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
+        _miss(f"`{command}` is missing: install `{package}` (as root: make deps)")
     return path
+
+
+def require_file(path: Path, *, package: str) -> Path:
+    """Return `path` if that file is there, or skip the test; in CI (CI=true) a missing file is a failure.
+
+    Args:
+        path: a header, or a library in another language.
+        package: the Debian or npm package that `make deps` installs it from.
+    """
+    if not path.is_file():
+        _miss(f"`{path.name}` is missing: install `{package}` (as root: make deps)")
+    return path
+
+
+def _miss(message: str) -> NoReturn:
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)

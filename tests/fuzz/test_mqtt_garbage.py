@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, settings, strategies as st
 
+from mqtt.acks import AckRun
 from mqtt.decode import decode_packet
 from mqtt.encode import encode
 from mqtt.errors import RemoteProtocolError
@@ -33,6 +34,8 @@ def read_to_the_end(
                 if isinstance(event, Run):
                     for index in range(event.count):
                         event.packet(index)
+                elif isinstance(event, AckRun):
+                    event.packets()
     except RemoteProtocolError as error:
         return error
     return None

@@ -47,6 +47,7 @@ LEVELS = st.one_of(
 )
 TOPICS = st.lists(LEVELS, min_size=1, max_size=5).map("/".join).filter(bool)
 PACKET_IDS = st.integers(1, 65_535)
+FEW_IDS = st.sampled_from([1, 2, 256, 65_535])
 QOS = st.integers(0, 2)
 
 
@@ -286,7 +287,7 @@ def packets(version: Version, sender: Role) -> st.SearchStrategy[Packet]:
 
 @st.composite
 def bursts(draw: st.DrawFn, version: Version, sender: Role) -> bytes:
-    """QoS 0 messages of few topics and sizes, as they come in runs."""
+    """Messages of few topics, QoS and sizes, as they come in runs."""
     site = Site.PUBLISH_BY_CLIENT if sender is Role.CLIENT else Site.PUBLISH_BY_SERVER
     sections = [EMPTY]
     if version is Version.V5:
@@ -294,18 +295,37 @@ def bursts(draw: st.DrawFn, version: Version, sender: Role) -> bytes:
             draw(properties(site, alias=True)),
             Properties(response_topic="r/1", correlation_data=b"0001"),
             Properties(response_topic="r/1", correlation_data=b"0002"),
+            Properties(message_expiry_interval=1),
+            Properties(message_expiry_interval=2),
         ]
+    kinds = [0, draw(st.integers(1, 2))]
     wires = [
         encode(
             Publish(
                 topic=draw(st.sampled_from(["a", "b", "t/é"])),
                 payload=draw(st.binary(min_size=2, max_size=2) | st.just(b"p" * 130)),
+                qos=(qos := draw(st.sampled_from(kinds))),
+                packet_id=draw(FEW_IDS) if qos else None,
                 properties=draw(st.sampled_from(sections)),
             ),
             version,
         )
         for _ in range(draw(st.integers(1, 3)))
     ]
+    return _repeated(draw, wires)
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> bytes:
+    """Acknowledgements in their shortest form, as they come in runs; now and then with identifier 0."""
+    first = st.sampled_from([0x40, 0x50, 0x62, 0x70])
+    least = 0 if draw(st.integers(0, 5)) == 0 else 1
+    ids = st.integers(least, 3) | st.sampled_from([256, 65_535])
+    pieces = st.builds(lambda byte, number: bytes((byte, 2)) + number.to_bytes(2), first, ids)
+    return _repeated(draw, draw(st.lists(pieces, min_size=1, max_size=4)))
+
+
+def _repeated(draw: st.DrawFn, wires: list[bytes]) -> bytes:
     return b"".join(
         wire * draw(st.sampled_from([1, 1, 2, 3, 40, 150]))
         for wire in draw(st.lists(st.sampled_from(wires), min_size=1, max_size=4))
@@ -319,7 +339,7 @@ def streams(draw: st.DrawFn, version: Version, sender: Role) -> bytes:
     greeting: Packet = draw(connects(version)) if client else draw(connacks(version))
     body = from_client(version, alias=True) if client else from_server(version, alias=True)
     parts = [encode(greeting, version)]
-    pieces = body.map(lambda each: encode(each, version)) | bursts(version, sender)
+    pieces = body.map(lambda each: encode(each, version)) | bursts(version, sender) | answers()
     parts += draw(st.lists(pieces, max_size=5))
     if draw(st.integers(0, 3)) == 0 and (client or version is Version.V5):
         parts.append(encode(draw(disconnects(version, sender)), version))

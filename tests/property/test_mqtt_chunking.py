@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, settings, strategies as st
 
+from mqtt.acks import AckRun
 from mqtt.errors import ReasonCode, RemoteProtocolError
 from mqtt.packets import Packet, Publish, Role, Version
 from mqtt.plain import PlainReader
@@ -20,21 +21,34 @@ def end_of(error: RemoteProtocolError) -> End:
     return error.reason, error.message, error.version
 
 
-def expanded(event: Packet | Run) -> list[Packet]:
-    if not isinstance(event, Run):
-        if isinstance(event, Publish):
-            assert event.qos or event.retain or not event.raw
-        return [event]
-    assert event.count >= 1
-    assert event.stride * event.count == len(event.data)
+def expanded(event: Packet | Run | AckRun) -> list[Packet]:
+    match event:
+        case AckRun():
+            assert event.packet_ids
+            return [*event.packets()]
+        case Run():
+            return packets_of(event)
+        case Publish():
+            assert event.dup or event.retain or not event.raw
+        case _:
+            pass
+    return [event]
+
+
+def packets_of(run: Run) -> list[Packet]:
+    assert run.count >= 1
+    assert run.stride * run.count == len(run.data)
+    assert len(run.packet_ids()) == (run.count if run.qos else 0)
     found: list[Packet] = []
-    for index, payload in enumerate(event.payloads()):
-        packet = event.packet(index)
+    for index, payload in enumerate(run.payloads()):
+        packet = run.packet(index)
         assert packet.payload == payload
-        assert packet.topic.encode() == event.topic
-        assert packet.qos == 0
-        assert not packet.retain
-        assert event.raw(index)[event.head + 2 : event.body] == event.topic
+        assert packet.topic.encode() == run.topic
+        assert packet.qos == run.qos
+        assert (packet.retain, packet.dup) == (False, False)
+        assert packet.properties.message_expiry_interval == run.expiry_interval
+        assert packet.packet_id == (run.packet_ids()[index] if run.qos else None)
+        assert run.raw(index)[run.head + 2 : run.body] == run.topic
         found.append(packet)
     return found
 

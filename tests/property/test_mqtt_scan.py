@@ -8,37 +8,49 @@ from mqtt.errors import RemoteProtocolError
 from mqtt.known_topics import KnownTopics
 from mqtt.packets import EMPTY
 from mqtt.properties import Site, read_properties, write_properties
-from mqtt.scan import is_ordinary_section, run_end
+from mqtt.scan import run_end, weigh_section
+from mqtt.spans import EXPIRY_BYTES
 from mqtt.topics import verify_topic_name
 from mqtt.wire import Cursor, write_varint
 from tests.property.mqtt_packets import properties
 
+Pieces = list[tuple[bytes, int]]
 
-def plain_run_end(data: bytes, end: int, stride: int, header: bytes) -> int:
-    while end + stride <= len(data) and data[end : end + len(header)] == header:
+
+def plain_run_end(data: bytes, stride: int, pieces: Pieces) -> int:
+    end = stride
+    while end + stride <= len(data) and all(
+        data[end + at : end + at + len(piece)] == piece for piece, at in pieces
+    ):
         end += stride
     return end
 
 
 @st.composite
-def rows(draw: st.DrawFn) -> tuple[bytes, bytes, int]:
-    """Packets that begin with the same header, now and then damaged, with something behind."""
-    header = draw(st.binary(min_size=1, max_size=4))
-    packet = header + b"x" * draw(st.integers(0, 5))
+def rows(draw: st.DrawFn) -> tuple[bytes, Pieces, int]:
+    """Packets that agree in up to three pieces, now and then damaged, with something behind."""
+    packet, pieces = b"", Pieces()
+    for least in (1, 0, 0):
+        piece = draw(st.binary(min_size=least, max_size=4))
+        pieces.append((piece, len(packet)))
+        packet += piece + b"x" * draw(st.integers(0, 3))
     wire = bytearray(packet * draw(st.integers(1, 700)) + draw(st.binary(max_size=9)))
     for _ in range(draw(st.integers(0, 2))):
         wire[draw(st.integers(0, len(wire) - 1))] ^= 1
-    return bytes(wire), header, len(packet)
+    return bytes(wire), pieces, len(packet)
 
 
 @settings(deadline=None)
 @given(row=rows())
-def test_run_end_is_that_of_the_plain_loop(row: tuple[bytes, bytes, int]) -> None:
-    data, header, stride = row
-    assert run_end(data, stride, stride, header) == plain_run_end(data, stride, stride, header)
+def test_run_end_is_that_of_the_plain_loop(row: tuple[bytes, Pieces, int]) -> None:
+    data, pieces, stride = row
+    (header, _), (middle, middle_at), (tail, tail_at) = pieces
+    got = run_end(data, stride, stride, header, middle, middle_at, tail, tail_at)
+    assert got == plain_run_end(data, stride, pieces)
 
 
-def plainly_ordinary(section: bytes) -> bool:
+def plainly_weighed(section: bytes) -> int | None:
+    """What the plain decoder says: the expiry interval, -1 for none; None for what is not ordinary."""
     try:
         found = read_properties(
             Cursor(write_varint(len(section)) + section), Site.PUBLISH_BY_CLIENT
@@ -46,15 +58,19 @@ def plainly_ordinary(section: bytes) -> bool:
         if found.response_topic is not None:
             verify_topic_name(found.response_topic.encode())
     except RemoteProtocolError:
-        return False
-    return found.topic_alias is None
+        return None
+    if found.topic_alias is not None:
+        return None
+    return -1 if found.message_expiry_interval is None else found.message_expiry_interval
 
 
 def check(section: bytes) -> None:
     data = b"<" + section + b">" * 300
-    stop = 1 + len(section)
-    got = is_ordinary_section(data, 1, stop, KnownTopics().learn)
-    assert got == plainly_ordinary(section)
+    place = weigh_section(data, 1, 1 + len(section), KnownTopics().learn)
+    got = place
+    if place is not None:
+        got = int.from_bytes(section[place : place + EXPIRY_BYTES]) if place else -1
+    assert got == plainly_weighed(section)
 
 
 @settings(deadline=None)

@@ -15,6 +15,7 @@ import trio
 
 from certs.identity import PeerIdentity
 from client.connection import Client, connect
+from mqtt.acks import AckRun
 from mqtt.encode import encode
 from mqtt.errors import ReasonCode
 from mqtt.packets import (
@@ -52,8 +53,9 @@ class Peer:
         self.stream = stream
         self.reader = PacketReader(role=Role.SERVER, max_packet_bytes=1 << 24)
 
-    async def send(self, packet: Packet) -> None:
-        await self.stream.send_all(encode(packet, self.reader.version))
+    async def send(self, *packets: Packet) -> None:
+        wire = b"".join(encode(packet, self.reader.version) for packet in packets)
+        await self.stream.send_all(wire)
 
 
 Script = Callable[[Peer, Packet], Awaitable[bool]]
@@ -103,8 +105,11 @@ class ScriptedBroker:
                 peer.reader.feed(data)
                 while (event := peer.reader.next_event()) is not None:
                     if isinstance(event, Run):
-                        self.runs.append(event.count)
+                        if not event.qos:
+                            self.runs.append(event.count)
                         packets: list[Packet] = [event.packet(i) for i in range(event.count)]
+                    elif isinstance(event, AckRun):
+                        packets = [*event.packets()]
                     else:
                         packets = [event]
                     for packet in packets:
@@ -146,6 +151,8 @@ class ScriptedBroker:
                 await peer.send(Pingresp())
             case Disconnect():
                 await peer.stream.aclose()
+            case Puback():
+                pass
             case _:
                 raise AssertionError(packet)
 

@@ -138,6 +138,66 @@ async def test_qos_1_message_is_acknowledged_after_it_was_taken(
     await link.close()
 
 
+async def test_messages_of_a_run_are_acknowledged_each(
+    broker: ScriptedBroker, nursery: trio.Nursery
+) -> None:
+    messages = [
+        Publish(topic="a", payload=b"%d" % each, qos=1, packet_id=each) for each in (7, 8, 9)
+    ]
+
+    async def push(peer: Peer, packet: Packet) -> bool:
+        if isinstance(packet, Subscribe):
+            await peer.send(*messages)
+        return False
+
+    broker.script = push
+    harness = Harness()
+    link = await harness.open(broker)
+    nursery.start_soon(link.receive)
+    await link.send(link.encoded(subscribe_all(1)))
+    with trio.fail_after(5):
+        while len(broker.of(Puback)) < len(messages):
+            await trio.sleep(0.005)
+    assert broker.of(Puback) == [Puback(packet_id=each) for each in (7, 8, 9)]
+    assert harness.messages == messages
+    await link.close()
+
+
+async def test_acknowledgements_that_come_together_go_to_whoever_waits_for_each(
+    broker: ScriptedBroker, nursery: trio.Nursery
+) -> None:
+    held: list[Packet] = []
+
+    async def hold_back(peer: Peer, packet: Packet) -> bool:
+        if not isinstance(packet, Publish):
+            return False
+        held.append(Puback(packet_id=packet.packet_id or 0))
+        if len(held) == 3:
+            await peer.send(*held)
+        return True
+
+    broker.script = hold_back
+    link = await Harness().open(broker)
+    nursery.start_soon(link.receive)
+    answers: list[object] = []
+
+    async def publish(payload: bytes) -> None:
+        answers.append(
+            await link.ask(
+                Puback,
+                lambda number: Publish(topic="a", payload=payload, qos=1, packet_id=number),
+                deadline_s=5,
+            )
+        )
+
+    async with trio.open_nursery() as publishers:
+        for payload in (b"1", b"2", b"3"):
+            publishers.start_soon(publish, payload)
+    assert sorted(map(repr, answers)) == sorted(map(repr, held))
+    assert len(link.inflight) == 0
+    await link.close()
+
+
 async def test_disconnect_of_the_broker_is_the_reason_everyone_gets(
     broker: ScriptedBroker, nursery: trio.Nursery
 ) -> None:

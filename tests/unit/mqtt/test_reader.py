@@ -4,18 +4,22 @@ import tracemalloc
 
 import pytest
 
+from mqtt.acks import FIRST_BYTES, AckRun
 from mqtt.encode import encode
 from mqtt.errors import LocalProtocolError, ReasonCode, RemoteProtocolError
 from mqtt.known_topics import KnownTopics
 from mqtt.packets import (
+    EMPTY,
     Connack,
     Connect,
     Disconnect,
     Packet,
+    PacketType,
     Pingreq,
     Properties,
     Puback,
     Publish,
+    Pubrec,
     Role,
     Version,
 )
@@ -37,8 +41,8 @@ def greeted(
     return reader
 
 
-def all_of(reader: PacketReader) -> list[Packet | Run]:
-    found: list[Packet | Run] = []
+def all_of(reader: PacketReader) -> list[Packet | Run | AckRun]:
+    found: list[Packet | Run | AckRun] = []
     while (event := reader.next_event()) is not None:
         found.append(event)
     return found
@@ -48,6 +52,16 @@ def only_run(reader: PacketReader) -> Run:
     (event,) = all_of(reader)
     assert isinstance(event, Run)
     return event
+
+
+def expanded(event: Packet | Run | AckRun) -> list[Packet]:
+    match event:
+        case Run():
+            return [event.packet(each) for each in range(event.count)]
+        case AckRun():
+            return [*event.packets()]
+        case _:
+            return [event]
 
 
 def reader_for(vector: Legal | Illegal) -> PacketReader:
@@ -77,7 +91,7 @@ def test_every_truncation_waits_and_every_cut_gives_the_packet(vector: Legal) ->
         assert bool(first) is (cut == len(vector.wire))
         reader.feed(vector.wire[cut:])
         (event,) = first or all_of(reader)
-        assert (event.packet() if isinstance(event, Run) else event) == vector.packet
+        assert expanded(event) == [vector.packet]
         assert reader.pending_bytes == 0
 
 
@@ -113,13 +127,16 @@ def test_runs_end_where_header_topic_or_size_change() -> None:
         Publish(topic="b", payload=b"44"),
         Publish(topic="b", payload=b"5", retain=True),
         Publish(topic="b", payload=b"6", qos=1, packet_id=1),
+        Publish(topic="b", payload=b"6", qos=1, packet_id=2),
+        Publish(topic="b", payload=b"6", qos=1, packet_id=2, dup=True),
+        Publish(topic="b", payload=b"6", qos=2, packet_id=3),
         Publish(topic="b", payload=b"7"),
     ]
     reader = greeted(V311)
     reader.feed(b"".join(encode(each, V311) for each in parts))
     events = all_of(reader)
     counts = [each.count if isinstance(each, Run) else each for each in events]
-    assert counts == [2, 1, 1, parts[4], parts[5], 1]
+    assert counts == [2, 1, 1, parts[4], 2, parts[7], 1, 1]
 
 
 def test_messages_that_differ_in_correlation_data_are_one_run() -> None:
@@ -148,6 +165,126 @@ def test_messages_that_differ_in_other_properties_are_verified_each() -> None:
     assert isinstance(run, Run)
     assert [run.packet(each) for each in range(run.count)] == good
     with pytest.raises(RemoteProtocolError, match="content_type"):
+        reader.next_event()
+
+
+def test_messages_that_expire_at_other_times_are_no_run() -> None:
+    def message(expiry_s: int, content_type: str) -> Publish:
+        properties = Properties(message_expiry_interval=expiry_s, content_type=content_type)
+        return Publish(topic="t", properties=properties)
+
+    parts = [message(7, "aa"), message(7, "bb"), message(8, "bb"), message(8, "bb")]
+    reader = greeted()
+    reader.feed(b"".join(encode(each, V5) for each in parts))
+    runs = [each for each in all_of(reader) if isinstance(each, Run)]
+    assert [(run.count, run.expiry_interval) for run in runs] == [(2, 7), (2, 8)]
+
+
+@pytest.mark.parametrize("version", Version)
+@pytest.mark.parametrize("qos", [1, 2])
+@pytest.mark.parametrize(
+    "properties", [EMPTY, Properties(correlation_data=b"12", content_type="t")]
+)
+def test_messages_above_qos_0_are_runs_whatever_their_identifiers(
+    qos: int, version: Version, properties: Properties
+) -> None:
+    if version is V311:
+        properties = EMPTY
+    parts = [
+        Publish(topic="a/b", payload=b"%05d" % each, qos=qos, packet_id=each, properties=properties)
+        for each in (*range(1, 600), 65_535, 1)
+    ]
+    reader = greeted(version)
+    reader.feed(b"".join(encode(each, version) for each in parts))
+    run = only_run(reader)
+    assert expanded(run) == parts
+    assert run.packet_ids() == [each.packet_id for each in parts]
+
+
+def test_requests_above_qos_0_are_one_run_too() -> None:
+    parts = [
+        Publish(
+            topic="kernel/z",
+            payload=b"p",
+            qos=1,
+            packet_id=each + 1,
+            properties=Properties(
+                response_topic="r",
+                correlation_data=b"%04d" % each,
+                user_properties=(("k", "v"),),
+            ),
+        )
+        for each in range(500)
+    ]
+    reader = greeted()
+    reader.feed(b"".join(encode(each, V5) for each in parts))
+    assert expanded(only_run(reader)) == parts
+
+
+@pytest.mark.parametrize("count", [1, 2, 40, 300])
+@pytest.mark.parametrize("properties", [EMPTY, Properties(content_type="t")])
+def test_run_ends_before_an_identifier_of_0(count: int, properties: Properties) -> None:
+    message = Publish(topic="a", payload=b"x", qos=1, packet_id=0x0101, properties=properties)
+    good = encode(message, V5)
+    reader = greeted()
+    reader.feed(good * count + good.replace(b"\1\1", b"\0\0", 1) + good)
+    run = reader.next_event()
+    assert isinstance(run, Run)
+    assert run.count == count
+    with pytest.raises(RemoteProtocolError, match="packet id is 0") as caught:
+        reader.next_event()
+    assert caught.value.reason is ReasonCode.PROTOCOL_ERROR
+
+
+@pytest.mark.parametrize("version", Version)
+@pytest.mark.parametrize("packet_type", FIRST_BYTES.values())
+@pytest.mark.parametrize("ids", [[1], [65_535, 1, 256], range(1, 1_000)])
+def test_bare_acknowledgements_are_one_run(
+    packet_type: PacketType, version: Version, ids: list[int]
+) -> None:
+    run = AckRun(packet_type, list(ids))
+    reader = greeted(version)
+    reader.feed(b"".join(encode(each, version) for each in run.packets()) + b"\xc0\0")
+    event, ping = all_of(reader)
+    assert isinstance(event, AckRun)
+    assert (event.packet_type, event.packet_ids) == (packet_type, list(ids))
+    assert ping == Pingreq()
+
+
+def test_acknowledgements_with_a_reason_are_packets() -> None:
+    refused = Puback(packet_id=2, reason=ReasonCode.NOT_AUTHORIZED)
+    spelled_out = b"\x40\4\0\3\0\0"
+    reader = greeted()
+    reader.feed(
+        b"".join(encode(each, V5) for each in (Puback(packet_id=1), refused))
+        + spelled_out
+        + encode(Puback(packet_id=4), V5) * 2
+        + encode(Pubrec(packet_id=5), V5)
+    )
+    events = all_of(reader)
+    assert events[1:3] == [refused, Puback(packet_id=3)]
+    runs = [each for each in events if isinstance(each, AckRun)]
+    assert [run.packet_ids for run in runs] == [[1], [4, 4], [5]]
+
+
+@pytest.mark.parametrize("count", [0, 1, 40, 300])
+def test_acknowledgements_end_before_an_identifier_of_0(count: int) -> None:
+    good = encode(Puback(packet_id=256), V5)
+    reader = greeted()
+    reader.feed(good * count + b"\x40\2\0\0" + good)
+    if count:
+        event = reader.next_event()
+        assert isinstance(event, AckRun)
+        assert event.packet_ids == [256] * count
+    with pytest.raises(RemoteProtocolError, match="packet id is 0") as caught:
+        reader.next_event()
+    assert caught.value.reason is ReasonCode.PROTOCOL_ERROR
+
+
+def test_nothing_is_acknowledged_before_the_greeting() -> None:
+    reader = PacketReader(role=Role.SERVER, max_packet_bytes=100)
+    reader.feed(b"\x40\2\0\1")
+    with pytest.raises(RemoteProtocolError, match="PUBACK before CONNECT"):
         reader.next_event()
 
 
@@ -255,8 +392,9 @@ def test_what_follows_disconnect_is_ignored() -> None:
 
 def test_events_before_an_error_still_arrive() -> None:
     reader = greeted()
-    reader.feed(encode(Puback(packet_id=1), V5) + b"\0")
-    assert reader.next_event() == Puback(packet_id=1)
+    answer = Puback(packet_id=1, reason=ReasonCode.NOT_AUTHORIZED)
+    reader.feed(encode(answer, V5) + b"\0")
+    assert reader.next_event() == answer
     with pytest.raises(RemoteProtocolError):
         reader.next_event()
 

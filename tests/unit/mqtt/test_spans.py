@@ -5,7 +5,7 @@ import pytest
 from mqtt.encode import encode
 from mqtt.errors import RemoteProtocolError
 from mqtt.packets import Properties, Publish, Version
-from mqtt.spans import correlation_span
+from mqtt.spans import correlation_span, expiry_span
 
 BODY = 2 + 2 + 1  # fixed header, topic length, topic `t`
 
@@ -36,6 +36,17 @@ def test_span_is_where_the_value_stands(properties: Properties) -> None:
 def test_span_is_empty_without_correlation_data(properties: Properties) -> None:
     packet = encode(Publish(topic="t", payload=b"x", properties=properties), Version.V5)
     assert correlation_span(packet, BODY) == (BODY, BODY)
+
+
+def test_expiry_interval_is_found_among_others() -> None:
+    properties = Properties(
+        payload_format_indicator=1, message_expiry_interval=7, user_properties=(("k", "v"),)
+    )
+    packet = encode(Publish(topic="t", payload=b"x", properties=properties), Version.V5)
+    start, end = expiry_span(packet, BODY)
+    assert packet[start:end] == b"\0\0\0\7"
+    packet = encode(Publish(topic="t", properties=Properties(content_type="c")), Version.V5)
+    assert expiry_span(packet, BODY) == (BODY, BODY)
 
 
 def test_span_never_reaches_past_the_packet() -> None:

@@ -1,0 +1,100 @@
+"""Messages above QoS 0 that nobody gets: counted by reason, and published under the dead-letter topic if there is one.
+
+*Rules of this file*: a dead letter goes to `TOPIC/REASON/ORIGINAL` as the broker's own message, at QoS 1, with the user
+property `dead-letter-reason`; who may read it is weighed like any delivery. What cannot be delivered there either is not
+published again. They wait in a bounded queue; beyond it they are counted only.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import trio
+
+from mqtt.runs import run_of
+
+if TYPE_CHECKING:
+    from broker.messages import Message, Messages
+    from broker.outlet import Outlet
+    from broker.router import Router
+    from mqtt.packets import Publish
+
+MAX_WAITING = 1_024  # dead letters not published yet
+REASON_PROPERTY = "dead-letter-reason"
+
+
+class DeadLetters:
+    """Takes what is lost.
+
+    Attributes:
+        lost: messages lost, by reason.
+    """
+
+    def __init__(self, topic: str) -> None:
+        """Start with none.
+
+        Args:
+            topic: published below it; empty: counted only.
+        """
+        self._topic = topic
+        self._waiting: deque[tuple[Message, str]] = deque()
+        self._wake = trio.Event()
+        self.lost: Counter[str] = Counter()
+
+    def add(self, message: Message, count: int, reason: str) -> None:
+        """Note messages nobody will get.
+
+        Args:
+            message: their run.
+            count: how many of it.
+            reason: why, one of a few words.
+        """
+        self.lost[reason] += count
+        topic = message.run.topic.decode()
+        if not self._topic or not message.run.qos or topic.startswith(f"{self._topic}/"):
+            return
+        if len(self._waiting) >= MAX_WAITING:
+            self.lost["not published"] += count
+            return
+        self._waiting.append((message, reason))
+        self._wake.set()
+
+    async def run(self, router: Router, messages: Messages) -> None:
+        """Publish dead letters for as long as the broker lives."""
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            while self._waiting:
+                message, reason = self._waiting.popleft()
+                await self._publish(message, reason, router, messages)
+
+    async def _publish(
+        self, message: Message, reason: str, router: Router, messages: Messages
+    ) -> None:
+        touched: list[Outlet] = []
+        for index in range(message.run.count):
+            letter = self._letter(message.run.packet(index), reason)
+            run = run_of(letter, message.run.version)
+            route = await router.route(run.topic)
+            router.deliver(route, messages.take(run, message.publisher), None, touched)
+        for outlet in touched:
+            outlet.flush_now()
+
+    def _letter(self, publish: Publish, reason: str) -> Publish:
+        properties = publish.properties
+        word = reason.replace(" ", "-")
+        return replace(
+            publish,
+            topic=f"{self._topic}/{word}/{publish.topic}",
+            qos=1,
+            packet_id=1,
+            retain=False,
+            dup=False,
+            properties=replace(
+                properties,
+                message_expiry_interval=None,
+                user_properties=(*properties.user_properties, (REASON_PROPERTY, reason)),
+            ),
+        )

@@ -1,0 +1,175 @@
+"""Messages the broker has taken over: a run, when it expires, who published it, and who still needs it.
+
+*Rules of this file*: a message is written to the store when the first who needs it there asks for that, once, and
+leaves it with the last. What several subscribers get alike is built once and shared.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from typing_extensions import override
+
+from broker.records import MessageRecord
+from mqtt.convert import variant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from acl.model import Principal
+    from broker.durability import Durability
+    from mqtt.packets import Version
+    from mqtt.runs import Run
+
+MAX_VARIANTS = 8  # kept with a message; subscribers differ in version, QoS, RETAIN and identifiers
+
+Form = tuple["Version", int, bool, tuple[int, ...]]
+
+
+class Message:
+    """The messages of one run.
+
+    Attributes:
+        run: their packets.
+        publisher: who published them.
+        received_at: when, in seconds since the epoch.
+        expires_at: when they expire, None for never.
+        stored_as: their key in the store, 0 while they are not there.
+    """
+
+    __slots__ = (
+        "_variants",
+        "expires_at",
+        "needed_by",
+        "publisher",
+        "received_at",
+        "run",
+        "stored_as",
+    )
+
+    def __init__(
+        self, run: Run, *, publisher: Principal, received_at: float, expires_at: float | None
+    ) -> None:
+        """Take over a run."""
+        self.run = run
+        self.publisher = publisher
+        self.received_at = received_at
+        self.expires_at = expires_at
+        self.stored_as = 0
+        self.needed_by = 0
+        self._variants: dict[Form, Run] | None = None
+
+    @override
+    def __repr__(self) -> str:
+        return f"<Message {self.run!r} of {self.publisher.name}, stored as {self.stored_as}>"
+
+    def expired(self, now: float) -> bool:
+        """Whether nobody may get it any more who did not begin to (3.3.2-5)."""
+        return self.expires_at is not None and self.expires_at <= now
+
+    def form(
+        self, version: Version, qos: int, identifiers: tuple[int, ...], *, retain: bool, now: float
+    ) -> Run:
+        """The packets as a subscriber gets them, numbers aside.
+
+        Args:
+            version: the subscriber's.
+            qos: of the delivery.
+            identifiers: Subscription Identifiers to add.
+            retain: the RETAIN flag.
+            now: what the interval until expiry is counted from (3.3.2-6).
+        """
+        if self.expires_at is not None and now - self.received_at >= 1:
+            left = max(int(self.expires_at - now), 1)
+            return variant(
+                self.run,
+                version=version,
+                qos=qos,
+                retain=retain,
+                identifiers=identifiers,
+                expiry_s=left,
+            )
+        key = (version, qos, retain, identifiers)
+        known = self._variants
+        if known is None:
+            known = self._variants = {}
+        run = known.get(key)
+        if run is None:
+            run = variant(
+                self.run, version=version, qos=qos, retain=retain, identifiers=identifiers
+            )
+            if len(known) < MAX_VARIANTS:
+                known[key] = run
+        return run
+
+    def forget_forms(self) -> None:
+        """Give back the memory of what was built: it waits for somebody who is away."""
+        self._variants = None
+
+
+class Messages:
+    """Makes messages, and keeps those in the store that somebody needs there."""
+
+    def __init__(self, store: Durability, *, clock: Callable[[], float], next_id: int = 1) -> None:
+        """Start with none.
+
+        Args:
+            store: where they are kept.
+            clock: seconds since the epoch.
+            next_id: the key of the next one stored.
+        """
+        self._store = store
+        self.clock = clock
+        self._next_id = next_id
+        self.stored = 0
+        self.stored_bytes = 0
+
+    def take(self, run: Run, publisher: Principal) -> Message:
+        """Take over a run that was allowed."""
+        now = self.clock()
+        interval = run.expiry_interval
+        return Message(
+            run,
+            publisher=publisher,
+            received_at=now,
+            expires_at=None if interval is None else now + interval,
+        )
+
+    def need(self, message: Message) -> None:
+        """Somebody needs the message to outlive this process."""
+        message.needed_by += 1
+        if not message.stored_as:
+            message.stored_as = self._next_id
+            self._next_id += 1
+            self._count(message, 1)
+            self._store.put_message(_record(message))
+
+    def release(self, message: Message) -> None:
+        """Somebody who needed it does so no more."""
+        message.needed_by -= 1
+        if not message.needed_by:
+            self._store.drop_message(message.stored_as)
+            self._count(message, -1)
+            message.stored_as = 0
+
+    def restored(self, message: Message, stored_as: int) -> None:
+        """Take back a message of an earlier life; each who needs it says so by `need`."""
+        message.stored_as = stored_as
+        self._count(message, 1)
+
+    def _count(self, message: Message, sign: int) -> None:
+        self.stored += sign
+        self.stored_bytes += sign * len(message.run.data)
+
+
+def _record(message: Message) -> MessageRecord:
+    return MessageRecord(
+        message_id=message.stored_as,
+        data=message.run.data,
+        count=message.run.count,
+        version=message.run.version,
+        received_at=message.received_at,
+        expires_at=message.expires_at,
+        publisher=message.publisher.name,
+        publisher_kind=message.publisher.kind,
+    )

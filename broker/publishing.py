@@ -1,0 +1,197 @@
+"""What becomes of a published message, whoever publishes it: weighed, kept, routed, or handed to a kernel.
+
+Used by connections for their clients' messages, and for wills and delayed messages when those are due. The hot path
+of QoS 0 runs is in `broker.connection`; this is where everything ends that is not at hand there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import trio
+
+from broker.delayed import DELAYED_PREFIX, parse_delayed
+from broker.kernels import KERNEL_PREFIX
+from broker.sys_topics import SYS_PREFIX
+from broker.wills import will_run
+from mqtt.errors import ReasonCode, RemoteProtocolError
+from mqtt.runs import run_of
+
+if TYPE_CHECKING:
+    from acl.decide import Decision
+    from broker.delayed import Delayed
+    from broker.durability import Durability
+    from broker.guard import Asker, Guard
+    from broker.kernels import Caller, KernelDispatch
+    from broker.messages import Message, Messages
+    from broker.outlet import Outlet
+    from broker.records import WillRecord
+    from broker.retained import Retained
+    from broker.router import Route, Router
+    from broker.session import Session
+    from mqtt.runs import Run
+
+DOLLAR = b"$"
+WILL_S = 5.0  # seconds a will may take to be weighed and routed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What the publisher is told of its messages.
+
+    Attributes:
+        reason: the code of PUBACK or PUBREC.
+        text: the reason string.
+        stored: wait for the store before saying so.
+    """
+
+    reason: ReasonCode
+    text: str = ""
+    stored: bool = False
+
+
+DELIVERED = Outcome(reason=ReasonCode.SUCCESS)
+NOBODY_THERE = Outcome(reason=ReasonCode.NO_MATCHING_SUBSCRIBERS)
+STORED = Outcome(reason=ReasonCode.SUCCESS, stored=True)
+
+
+class Publishing:
+    """Takes messages over.
+
+    Attributes:
+        denied: messages that no rule allows.
+    """
+
+    def __init__(
+        self,
+        *,
+        guard: Guard,
+        router: Router,
+        messages: Messages,
+        retained: Retained,
+        delayed: Delayed,
+        kernels: KernelDispatch,
+        store: Durability,
+    ) -> None:
+        """Connect the parts."""
+        self.guard = guard
+        self.router = router
+        self.messages = messages
+        self.retained = retained
+        self.delayed = delayed
+        self.kernels = kernels
+        self._store = store
+        self.denied = 0
+
+    async def publish(
+        self, caller: Caller, run: Run, sender: Outlet | None, touched: list[Outlet]
+    ) -> Outcome:
+        """Take messages of one run over.
+
+        Args:
+            caller: who publishes; weighed.
+            run: at any QoS; with RETAIN it is one packet.
+            sender: the publisher's outlet, for no-local.
+            touched: outlets that owe a flush, by the caller.
+        """
+        if run.topic.startswith(
+            DOLLAR
+        ):  # never into L1 as they are: the hot path knows no exceptions
+            if run.topic.startswith(DELAYED_PREFIX):
+                return await self._delay(caller, run)
+            if run.topic.startswith(SYS_PREFIX):
+                return Outcome(reason=ReasonCode.NOT_AUTHORIZED, text="`$SYS` is the broker's own")
+        decision = await self.guard.may_publish(caller, run.topic, count=run.count)
+        if not decision.allowed:
+            return self._deny(decision, run.count)
+        if run.topic.startswith(KERNEL_PREFIX):
+            refusal = await self.kernels.call_run(caller, run)
+            return (
+                DELIVERED if refusal is None else Outcome(reason=refusal.reason, text=refusal.text)
+            )
+        route = await self.router.route(run.topic)
+        return self.hand_on(route, run, caller, sender, touched)
+
+    def hand_on(
+        self, route: Route, run: Run, caller: Asker, sender: Outlet | None, touched: list[Outlet]
+    ) -> Outcome:
+        """Deliver what was allowed, along the route of its topic; without waiting."""
+        if not run.qos and not run.retain:
+            reached = self.router.deliver_run(route, run, sender, caller.principal.name, touched)
+            return DELIVERED if reached else NOBODY_THERE
+        failing = self._store.failing
+        if failing and (run.qos or run.retain):
+            return Outcome(
+                reason=ReasonCode.QUOTA_EXCEEDED,
+                text=f"the broker cannot store messages: {failing}",
+            )
+        message = self.messages.take(run, caller.principal)
+        if run.retain and not self.retained.put(message):
+            return Outcome(
+                reason=ReasonCode.QUOTA_EXCEEDED, text="no room for more retained messages"
+            )
+        reached = self.router.deliver(route, message, sender, touched)
+        if message.stored_as:
+            return STORED
+        return DELIVERED if reached else NOBODY_THERE
+
+    async def _delay(self, caller: Asker, run: Run) -> Outcome:
+        try:
+            delay_s, topic = parse_delayed(run.topic)
+        except RemoteProtocolError as error:
+            return Outcome(reason=error.reason, text=error.message)
+        if self._store.failing:
+            return Outcome(
+                reason=ReasonCode.QUOTA_EXCEEDED, text="the broker cannot store messages"
+            )
+        decision = await self.guard.may_publish(caller, topic, count=run.count)
+        if not decision.allowed:
+            return self._deny(decision, run.count)
+        for index in range(run.count):
+            if not self._delay_one(caller, _meant(run, index, topic), delay_s):
+                return Outcome(
+                    reason=ReasonCode.QUOTA_EXCEEDED, text="no room for more delayed messages"
+                )
+        return STORED
+
+    def _delay_one(self, caller: Asker, run: Run, delay_s: int) -> bool:
+        message = self.messages.take(run, caller.principal)
+        return self.delayed.add(message, message.received_at + delay_s)
+
+    async def publish_message(
+        self, caller: Asker, message: Message, touched: list[Outlet]
+    ) -> Decision:
+        """Publish a message that was taken over before and is due now, if that is still allowed."""
+        decision = await self.guard.may_publish(caller, message.run.topic)
+        if not decision.allowed:
+            self.denied += 1
+            return decision
+        route = await self.router.route(message.run.topic)
+        if message.run.retain:
+            self.retained.put(message)
+        self.router.deliver(route, message, None, touched)
+        return decision
+
+    async def publish_will(self, session: Session, record: WillRecord) -> None:
+        """Publish the will of a session whose client vanished, weighed like any other message; bounded in time."""
+        run = will_run(record)
+        if run.topic.startswith(KERNEL_PREFIX):
+            return  # a kernel answers its caller, who is gone
+        message = self.messages.take(run, session.principal)
+        touched: list[Outlet] = []
+        with trio.move_on_after(WILL_S):
+            await self.publish_message(session, message, touched)
+        for outlet in touched:
+            outlet.flush_now()
+
+    def _deny(self, decision: Decision, count: int) -> Outcome:
+        self.denied += count
+        return Outcome(
+            reason=ReasonCode.NOT_AUTHORIZED, text=f"not authorized, decision {decision.id}"
+        )
+
+
+def _meant(run: Run, index: int, topic: bytes) -> Run:
+    """Packet `index` as it is published later."""
+    return run_of(replace(run.packet(index), topic=topic.decode()), run.version)

@@ -1,0 +1,188 @@
+"""kill -9 of the broker, again and again, under real clients: what was acknowledged arrives, QoS 2 exactly once."""
+
+from __future__ import annotations
+
+import os
+import random
+import ssl
+import threading
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+from paho.mqtt.client import Client, MQTTv5
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from tests.e2e.clients import eventually
+from tests.e2e.daemons import Daemon, Site, make_site
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from paho.mqtt.client import ConnectFlags, MQTTMessage
+    from paho.mqtt.reasoncodes import ReasonCode
+
+    from certs.development import CertificateFiles
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+KILLS = int(os.environ.get("STOCKADE_KILLS", "6"))
+"""How often the broker is killed; 50 takes three minutes."""
+FAILURE = 0x80
+WINDOW = 20  # messages of one publisher under way
+TOPIC = "telemetry/kill"
+STORE = '\n[store]\npath = "messages.db"\nkey = "messages.key"\n'
+
+
+class Survivor:
+    """A paho client that keeps its session, and comes back however often the broker goes."""
+
+    def __init__(self, site: Site, principal: str, client_id: str) -> None:
+        self.client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            protocol=MQTTv5,
+            reconnect_on_failure=True,
+        )
+        files: CertificateFiles = site.pki.clients[principal]
+        context = ssl.create_default_context(cafile=str(site.pki.ca))
+        context.load_cert_chain(str(files.certificate), str(files.key))
+        self.client.tls_set_context(context)
+        self.client.reconnect_delay_set(min_delay=1, max_delay=1)
+        self.client.max_inflight_messages_set(WINDOW)
+        self.client.on_connect = self._connected
+        self.sessions_present: list[bool] = []
+        self.came_back = threading.Event()
+        host, _, port = site.addresses["mqtts"].rpartition(":")
+        properties = Properties(PacketTypes.CONNECT)
+        properties.SessionExpiryInterval = 3600
+        self.client.connect(
+            "localhost" if host == "127.0.0.1" else host,
+            int(port),
+            clean_start=False,
+            properties=properties,
+        )
+        self.client.loop_start()
+        assert self.came_back.wait(20)
+
+    def _connected(
+        self,
+        _client: Client,
+        _data: object,
+        flags: ConnectFlags,
+        reason: ReasonCode,
+        _properties: Properties | None,
+    ) -> None:
+        assert not reason.is_failure, reason
+        self.sessions_present.append(flags.session_present)
+        self.came_back.set()
+
+    def close(self) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+class Publisher(Survivor):
+    """Publishes numbered messages at one QoS for as long as it is told to; remembers which were acknowledged."""
+
+    def __init__(self, site: Site, qos: int) -> None:
+        super().__init__(site, "sensor", f"publisher-{qos}")
+        self._qos = qos
+        self._of_mid: dict[int, int] = {}
+        self._lock = threading.Lock()
+        self.acknowledged: set[int] = set()
+        self.refused: set[int] = set()
+        self._going = True
+        self._next = 0
+        self._room = threading.Semaphore(WINDOW)
+        self.client.on_publish = self._published
+        self._thread = threading.Thread(target=self._publish, daemon=True)
+        self._thread.start()
+
+    def _publish(self) -> None:
+        while self._going:
+            if not self._room.acquire(timeout=1):
+                continue
+            with self._lock:
+                number = self._next
+                self._next += 1
+                info = self.client.publish(TOPIC, b"%d:%d" % (self._qos, number), qos=self._qos)
+                self._of_mid[info.mid] = number
+
+    def _published(
+        self,
+        _client: Client,
+        _data: object,
+        mid: int,
+        reason: ReasonCode,
+        _properties: Properties | None,
+    ) -> None:
+        with self._lock:
+            number = self._of_mid.pop(mid)
+            (self.refused if reason.value >= FAILURE else self.acknowledged).add(number)
+        self._room.release()
+
+    def finish(self) -> None:
+        """Send no more, and wait until everything sent is acknowledged."""
+        self._going = False
+        self._thread.join(10)
+        eventually(lambda: not self._of_mid, deadline_s=60)
+
+
+class Subscriber(Survivor):
+    """Receives at QoS 2 and remembers how often each message came."""
+
+    def __init__(self, site: Site) -> None:
+        self.seen: Counter[bytes] = Counter()
+        super().__init__(site, "viewer", "survivor")
+        self.client.on_message = self._received
+        subscribed = threading.Event()
+        self.client.on_subscribe = lambda *_: subscribed.set()
+        self.client.subscribe(TOPIC, qos=2)
+        assert subscribed.wait(20)
+
+    def _received(self, _client: Client, _data: object, message: MQTTMessage) -> None:
+        self.seen[bytes(message.payload)] += 1
+
+
+def _kill_and_restart(site: Site, broker: Daemon, moment: random.Random) -> Daemon:
+    time.sleep(moment.uniform(0.2, 1.2))
+    broker.kill()
+    return site.start_broker(listen_mqtts=site.addresses["mqtts"], kernel_bundles=())
+
+
+def test_nothing_acknowledged_is_lost_and_qos_2_is_never_doubled(tmp_path: Path) -> None:
+    site = make_site(tmp_path / "site")
+    site.limits = STORE
+    site.start_controller()
+    clients: list[Survivor] = []
+    try:
+        broker = site.start_broker(kernel_bundles=())
+        subscriber = Subscriber(site)
+        publishers = [Publisher(site, 1), Publisher(site, 2)]
+        clients += [subscriber, *publishers]
+        moment = random.Random(20261127)
+        for _ in range(KILLS):
+            broker = _kill_and_restart(site, broker, moment)
+        time.sleep(1)
+        for publisher in publishers:
+            publisher.finish()
+        wanted = {
+            b"%d:%d" % (qos, number)
+            for qos, publisher in zip((1, 2), publishers, strict=True)
+            for number in publisher.acknowledged
+        }
+        eventually(lambda: wanted <= set(subscriber.seen), deadline_s=60)
+    finally:
+        for client in clients:
+            client.close()
+        site.stop()
+    assert wanted <= set(subscriber.seen), "an acknowledged message is missing"
+    doubled = {m: n for m, n in subscriber.seen.items() if m.startswith(b"2:") and n > 1}
+    assert not doubled
+    assert len(wanted) > KILLS * 10, "there was traffic"
+    assert not any(publisher.refused for publisher in publishers)
+    assert all(subscriber.sessions_present[1:]), "the session was there after every kill"

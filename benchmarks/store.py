@@ -4,7 +4,8 @@
 `lmdb` is installed; Stockade does not depend on it. The folder must lie on the disk that is asked about: the numbers
 are the disk's as much as the engine's. Both write the same rows with the same keys. The engines take turns, round
 after round, so that a noisy machine is noisy for both. Each shape is measured alone, and beside a thread that computes
-in Python without a pause: what a saturated event loop does to a commit in another thread.
+in Python without a pause: what a saturated event loop does to a commit in another thread. Then the store itself is
+measured, through the calls the broker makes, sealed and in the clear.
 """
 
 from __future__ import annotations
@@ -23,8 +24,13 @@ from pathlib import Path
 from typing import Protocol, cast
 
 import msgspec
+import trio
 
+from acl.model import PrincipalKind
 from benchmarks.machine import describe_machine
+from broker.records import MessageRecord, QueuedRecord, SessionRecord
+from broker.store import Store, SyncMode
+from mqtt.packets import Version
 
 ROUNDS = 5
 ROUND_S = 0.5
@@ -250,6 +256,89 @@ def computing() -> Generator[None]:
         thread.join()
 
 
+def store_figures(folder: Path, key: bytes | None) -> Generator[str]:
+    """What the broker gets: recording, encoding, sealing and a thread for each commit included."""
+    path = folder / f"store-{key is not None}.db"
+    store = Store.open(path, key=key, sync=SyncMode.ALWAYS, max_bytes=MAP_BYTES)
+    found = trio.run(_drive, store)
+    for name, commits_s, rows_s in found:
+        yield f"{name:<20} {commits_s:>8.0f} commits/s {rows_s:>9.0f} messages/s"
+    begin = time.perf_counter()
+    store = Store.open(path, key=key, sync=SyncMode.ALWAYS, max_bytes=MAP_BYTES)
+    checked = time.perf_counter()
+    messages = len(store.load().messages)
+    yield f"open {checked - begin:.2f} s, load {messages}: {time.perf_counter() - checked:.2f} s"
+    store.close()
+
+
+async def _drive(store: Store) -> list[tuple[str, float, float]]:
+    found: list[tuple[str, float, float]] = []
+    async with trio.open_nursery() as nursery:
+        await nursery.start(store.run)
+        store.put_session(_session())
+        key = 1
+        for shape in SHAPES:
+            commits, first, begin = 0, key, time.perf_counter()
+            while (spent := time.perf_counter() - begin) < ROUNDS * ROUND_S:
+                key = _record(store, shape, key)
+                await store.flush()
+                commits += 1
+            found.append((shape.name, commits / spent, (key - first) / spent))
+        for number in range(1, key):  # leave what is to be loaded, and nothing else
+            store.drop_message(number)
+        store.settle(1, key)
+        for _ in range(0, LOADED_MESSAGES, LOAD_BATCH):
+            key = _record(store, Shape(name="", rows=LOAD_BATCH, size=SMALL_BYTES), key)
+            await store.flush()
+        nursery.cancel_scope.cancel()
+    return found
+
+
+def _record(store: Store, shape: Shape, key: int) -> int:
+    """Record the messages of a shape, each with its queued row; the next key."""
+    for number in range(key, key + shape.rows):
+        store.put_message(
+            MessageRecord(
+                message_id=number,
+                data=os.urandom(shape.size),
+                count=1,
+                version=Version.V5,
+                received_at=0,
+                expires_at=None,
+                publisher="publisher",
+                publisher_kind=PrincipalKind.SERVICE,
+            )
+        )
+        store.put_queued(
+            QueuedRecord(
+                session_id=1,
+                sequence=number,
+                count=1,
+                message_id=number,
+                first=0,
+                qos=1,
+                retain=False,
+                identifiers=(),
+                group="",
+            )
+        )
+    return key + shape.rows
+
+
+def _session() -> SessionRecord:
+    return SessionRecord(
+        session_id=1,
+        principal="subscriber",
+        principal_kind=PrincipalKind.SERVICE,
+        client_id="bench",
+        expiry_s=3_600,
+        ended_at=None,
+        settled_below=1,
+        next_sequence=1,
+        will=None,
+    )
+
+
 def fdatasync_seconds(folder: Path) -> float:
     """The median of appending 4 KiB and syncing them: what no engine can undercut."""
     samples: list[float] = []
@@ -291,6 +380,10 @@ def main(folder: Path) -> None:
         engine.close()
     for make, engine in zip(made, engines, strict=True):
         print(f"  load {LOADED_MESSAGES}: {engine.name:<28} {bench.load_seconds(make):.2f} s")
+    for name, key in (("in the clear", None), ("sealed", bytes(32))):
+        print(f"the store, {name}")
+        for line in store_figures(folder, key):
+            print(f"  {line}")
 
 
 if __name__ == "__main__":

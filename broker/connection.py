@@ -499,7 +499,8 @@ class Connection:
                     await self._accept_qos_2(one, [ids[index]], session, touched, slowly=slowly)
                 return
             if not incoming.is_new(ids[0]):  # the same message again (4.3.3-10)
-                self._answer(PacketType.PUBREC, ids, TAKEN, session, touched)
+                again = replace(TAKEN, stored=session.kept)  # the first copy may not be on disk yet
+                self._answer(PacketType.PUBREC, ids, again, session, touched)
                 return
         incoming.admit(run.count, self._most_open)
         outcome = await self._take(run, touched, slowly=slowly)
@@ -559,15 +560,31 @@ class Connection:
             self._settled.set()
         if session.connection is not self:
             return
-        if packet_type is PacketType.PUBACK:
-            session.incoming.answered(len(ids))
         if not durable and outcome.stored:
+            if (
+                packet_type is PacketType.PUBCOMP
+            ):  # it has no code for this: the client waits, and so do we
+                self._owed += len(ids)
+                self._services.store.when_durable(
+                    partial(self._answer_durable, packet_type, ids, outcome, session)
+                )
+                return
+            if packet_type is PacketType.PUBREC:
+                self._give_back(ids, session)
             if self._version is not Version.V5:
                 self.end(ReasonCode.QUOTA_EXCEEDED, FULL.text)  # it has no other way to be told
                 return
             outcome = FULL
+        if packet_type is PacketType.PUBACK:
+            session.incoming.answered(len(ids))
         if self.outlet.put_control(self._encoded(packet_type, ids, outcome)):
             self.outlet.flush_now()
+
+    def _give_back(self, ids: list[int], session: Session) -> None:
+        """Forget QoS 2 messages that are refused after all: the next under such an identifier is new (4.3.3-9)."""
+        session.incoming.give_back(ids)
+        if session.kept:
+            self._services.store.drop_received(session.session_id, ids)
 
     def _encoded(self, packet_type: PacketType, ids: Sequence[int], outcome: Outcome) -> bytes:
         return answer(

@@ -204,20 +204,21 @@ class Delivery:
             self._store.when_durable(partial(self._let_go, parcel))
 
     def _record(self, parcel: Parcel[Queued]) -> None:
+        self._messages.need(parcel.content.message)
+        self._store.put_queued(self._row(parcel))
+
+    def _row(self, parcel: Parcel[Queued]) -> QueuedRecord:
         queued = parcel.content
-        self._messages.need(queued.message)
-        self._store.put_queued(
-            QueuedRecord(
-                session_id=self.session_id,
-                sequence=parcel.sequence,
-                count=parcel.count,
-                message_id=queued.message.stored_as,
-                first=parcel.first,
-                qos=parcel.qos,
-                retain=queued.retain,
-                identifiers=queued.identifiers,
-                group=queued.group,
-            )
+        return QueuedRecord(
+            session_id=self.session_id,
+            sequence=parcel.sequence,
+            count=parcel.count,
+            message_id=queued.message.stored_as,
+            first=parcel.first,
+            qos=parcel.qos,
+            retain=queued.retain,
+            identifiers=queued.identifiers,
+            group=queued.group,
         )
 
     def _let_go(self, parcel: Parcel[Queued], durable: bool) -> None:  # noqa: FBT001  a callback's one fact
@@ -288,7 +289,10 @@ class Delivery:
         return self._weigh(queued)
 
     def _give_up_head(self) -> None:
+        head = self.outgoing.head
         _, finished = self.outgoing.discard_head()
+        if self.session_id and head is not None and head.sent and head not in finished:
+            self._store.put_queued(self._row(head))  # what is left of it
         self._settle(finished)
 
     def _form(self, queued: Queued, qos: int, outlet: Outlet) -> Run:

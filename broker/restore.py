@@ -102,7 +102,7 @@ class Restorer:
     ) -> Outgoing[Queued]:
         end = max([record.settled_below, *(row.sequence + row.count for row in queued)])
         fresh_from = end if record.ended_at is None else record.next_sequence
-        outgoing: Outgoing[Queued] = Outgoing(record.settled_below, fresh_from=fresh_from)
+        outgoing: Outgoing[Queued] = Outgoing(max(end, fresh_from), fresh_from=fresh_from)
         for row in sorted(queued, key=_sequence):
             message = self._messages[row.message_id]
             message.needed_by += 1

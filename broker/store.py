@@ -25,9 +25,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections import deque
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 import structlog
 import trio
@@ -35,23 +34,17 @@ from typing_extensions import override
 
 from broker.store_batch import Batch
 from broker.store_load import load
-from broker.store_schema import StoreError, open_database
+from broker.store_open import open_database
+from broker.store_recorder import Recorder
+from broker.store_schema import StoreError
 from broker.store_write import write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
     from typing import Self
 
-    from broker.records import (
-        DelayedRecord,
-        MessageRecord,
-        QueuedRecord,
-        RetainedRecord,
-        Restored,
-        SessionRecord,
-        SubscriptionRecord,
-    )
+    from broker.records import Restored
     from broker.store_schema import Database
 
 __all__ = ["Store", "StoreError", "SyncMode"]
@@ -59,10 +52,9 @@ __all__ = ["Store", "StoreError", "SyncMode"]
 log: structlog.stdlib.BoundLogger = structlog.get_logger("stockade.broker.store")
 
 T = TypeVar("T")
+Values = TypeVarTuple("Values")
 
-LINGER_S = (
-    0.05  # rows nobody waits for wait for others: at 20 commits a second the disk is all but idle
-)
+LINGER_S = 0.05  # for rows nobody waits for: at 20 commits a second the disk is all but idle
 RETRY_S = 0.5  # after a commit that failed
 SYNC_S = 1.0  # `sync = interval`
 CLOSE_S = 10.0  # for the last commit: a disk that takes longer takes for ever
@@ -80,7 +72,7 @@ class SyncMode(StrEnum):
 _SYNCHRONOUS = {SyncMode.ALWAYS: "full", SyncMode.INTERVAL: "normal", SyncMode.NEVER: "off"}
 
 
-class Store:
+class Store(Recorder):
     """The broker's durable state. All methods but `open`, `load` and `close` belong to Trio's thread.
 
     *Resource handling*: holds a file and its lock from `open` until `run` ends, or `close`.
@@ -99,18 +91,13 @@ class Store:
         note_commit: Callable[[float, int], None],
     ) -> None:
         """Use an open file; see `open`."""
+        super().__init__()
         self._database = database
         self._sync = sync
         self._note_commit = note_commit
         self._limiter = trio.CapacityLimiter(1)
-        self._batch = Batch()
-        self._writing: Batch | None = None
-        self._recorded = trio.Event()
-        self._wanted = trio.Event()
         self._ending = trio.Event()
-        self._due: deque[tuple[Callable[[bool], None], bool]] = deque()
         self._has_due = trio.Event()
-        self._closed = False
         self._failing = ""
         self._sync_failing = ""
         self._sync_at = float("inf")
@@ -134,7 +121,7 @@ class Store:
             path: the file, its folder must exist.
             key: 32 bytes; None for a store that is not encrypted.
             sync: what durable means.
-            max_bytes: size at which it counts as full; the log beside it may be some MiB more.
+            max_bytes: size at which it counts as full; the log beside it may add 64 MiB, and a very large commit.
             note_commit: told seconds and rows of every commit.
 
         Raises:
@@ -173,134 +160,6 @@ class Store:
         """Why the last commit failed; empty when it did not."""
         return self._failing or self._sync_failing
 
-    @property
-    def pending_rows(self) -> int:
-        """Rows that are not on disk."""
-        return self._batch.rows + (0 if self._writing is None else self._writing.rows)
-
-    @property
-    def pending_bytes(self) -> int:
-        """What they take in memory, about."""
-        return self._batch.bytes + (0 if self._writing is None else self._writing.bytes)
-
-    # ---- recording -----------------------------------------------------------------------------
-
-    def put_session(self, record: SessionRecord) -> None:
-        """Insert or replace a session; not what belongs to it. An id that was dropped never comes back."""
-        self._batch.put_session(record)
-        self._recorded.set()
-
-    def drop_session(self, session_id: int) -> None:
-        """Drop a session and its subscriptions, queued, released and received rows."""
-        self._batch.drop_session(session_id)
-        self._recorded.set()
-
-    def put_subscription(self, record: SubscriptionRecord) -> None:
-        """Insert or replace a subscription."""
-        self._batch.put_subscription(record)
-        self._recorded.set()
-
-    def drop_subscription(self, session_id: int, filter_: str) -> None:
-        """Drop a subscription."""
-        self._batch.drop_subscription(session_id, filter_)
-        self._recorded.set()
-
-    def put_message(self, record: MessageRecord) -> None:
-        """Insert a message; its id was never used before."""
-        self._batch.put_message(record)
-        self._recorded.set()
-
-    def drop_message(self, message_id: int) -> None:
-        """Drop a message nothing refers to any more."""
-        self._batch.drop_message(message_id)
-        self._recorded.set()
-
-    def put_queued(self, record: QueuedRecord) -> None:
-        """Insert messages into a session's queue; a row with this key was dropped before."""
-        self._batch.put_queued(record)
-        self._recorded.set()
-
-    def drop_queued(self, session_id: int, sequence: int) -> None:
-        """Drop the row that begins with `sequence`."""
-        self._batch.drop_queued(session_id, sequence)
-        self._recorded.set()
-
-    def settle(self, session_id: int, below: int) -> None:
-        """Finish messages: queued rows that end at or below go, and released ones below; a row it cuts stays."""
-        self._batch.settle(session_id, below)
-        self._recorded.set()
-
-    def put_released(self, session_id: int, sequences: Sequence[int]) -> None:
-        """Note that the PUBREC of these messages came."""
-        self._batch.put_released(session_id, sequences)
-        self._recorded.set()
-
-    def put_received(self, session_id: int, packet_ids: Sequence[int]) -> None:
-        """Note QoS 2 messages taken from a client."""
-        self._batch.put_received(session_id, packet_ids)
-        self._recorded.set()
-
-    def drop_received(self, session_id: int, packet_ids: Sequence[int]) -> None:
-        """Note that they were released."""
-        self._batch.drop_received(session_id, packet_ids)
-        self._recorded.set()
-
-    def put_retained(self, record: RetainedRecord) -> None:
-        """Insert or replace the retained message of a topic."""
-        self._batch.put_retained(record)
-        self._recorded.set()
-
-    def drop_retained(self, topic: str) -> None:
-        """Drop the retained message of a topic."""
-        self._batch.drop_retained(topic)
-        self._recorded.set()
-
-    def put_delayed(self, record: DelayedRecord) -> None:
-        """Insert or replace a message to be published later."""
-        self._batch.put_delayed(record)
-        self._recorded.set()
-
-    def drop_delayed(self, message_id: int) -> None:
-        """Note that it was published."""
-        self._batch.drop_delayed(message_id)
-        self._recorded.set()
-
-    # ---- waiting -------------------------------------------------------------------------------
-
-    def when_durable(self, callback: Callable[[bool], None]) -> None:
-        """Have a callback told once, in Trio's thread and in order, how what was recorded so far fares.
-
-        True: it is on disk; with nothing pending that is said before this returns. False: it could not be written
-        now; it stays collected and is tried again. After the end of `run`, False at once if something is pending.
-        """
-        if self._closed:
-            callback(not self.pending_rows)
-        elif self._batch.rows or self._batch.callbacks:
-            self._batch.callbacks.append(callback)
-            self._wanted.set()
-        elif self._writing is not None:
-            self._writing.callbacks.append(callback)
-        elif self._due:
-            self._due.append((callback, True))
-        else:
-            callback(True)  # noqa: FBT003  a callback's one fact
-
-    async def flush(self) -> bool:
-        """Wait for `when_durable`.
-
-        Returns:
-            Whether what was recorded before the call is on disk.
-        """
-        told, outcome = trio.Event(), [False]
-
-        def note(durable: bool) -> None:  # noqa: FBT001  a callback's one fact
-            outcome[0] = durable
-            told.set()
-
-        self.when_durable(note)
-        await told.wait()
-        return outcome[0]
-
     # ---- committing ----------------------------------------------------------------------------
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -334,34 +193,27 @@ class Store:
             log.error("store not closed: its disk does not answer", rows=self.pending_rows)
 
     async def _commit_all(self) -> None:
-        while True:
+        while not self._ending.is_set() or self._batch.waits:
             await self._wait_for_rows()
-            while self._batch.rows or self._batch.callbacks:
-                if await self._commit():
-                    await self._sync_when_due()
-                elif self._ending.is_set():
-                    log.error("store not written at the end", rows=self.pending_rows)
-                    return
-                else:
-                    with trio.move_on_after(RETRY_S):
-                        await self._ending.wait()
-                await self._linger()
-            if self._ending.is_set():
-                return
             await self._sync_when_due()
+            if await self._commit():
+                continue
+            if self._ending.is_set():
+                log.error("store not written at the end", rows=self.pending_rows)
+                return
+            with trio.move_on_after(RETRY_S):
+                await self._ending.wait()
 
     async def _wait_for_rows(self) -> None:
         with trio.move_on_at(self._sync_at):
             await self._recorded.wait()
-            await self._linger()
-
-    async def _linger(self) -> None:
-        if self._recorded.is_set():
             with trio.move_on_after(LINGER_S):
                 await self._wanted.wait()
 
     async def _commit(self) -> bool:
-        """Have the batch written and its callbacks called soon; whether it is on disk."""
+        """Have the batch written and its callbacks called soon; whether nothing failed."""
+        if not self._recorded.is_set():
+            return True  # woken only to sync
         batch = self._take()
         begin = trio.current_time()
         error = await self._in_thread(self._write, batch) if batch.rows else None
@@ -416,7 +268,7 @@ class Store:
         if batch.callbacks:
             self._wanted.set()
 
-    async def _in_thread(self, work: Callable[..., T], *values: object) -> T:
+    async def _in_thread(self, work: Callable[[*Values], T], *values: *Values) -> T:
         return await trio.to_thread.run_sync(
             work, *values, abandon_on_cancel=True, limiter=self._limiter
         )

@@ -91,6 +91,11 @@ class Batch:
         )
 
     @property
+    def waits(self) -> bool:
+        """Whether there is something to write or somebody to tell."""
+        return bool(self.rows or self.callbacks)
+
+    @property
     def bytes(self) -> int:
         """What it takes in memory, about."""
         return self.data_bytes + self.rows * ROW_BYTES

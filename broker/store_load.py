@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import replace
+from functools import partial
 from operator import attrgetter
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple, cast
 
 from broker.records import Restored
 from broker.store_batch import Batch
@@ -18,13 +19,13 @@ from broker.store_seal import Encrypted, RowBroken
 from broker.store_write import write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable
 
     from broker.records import MessageRecord, QueuedRecord, SessionRecord
-    from broker.store_rows import Value
     from broker.store_schema import Database
 
 T = TypeVar("T")
+Columns = TypeVarTuple("Columns")
 
 
 def load(database: Database) -> tuple[Restored, int]:
@@ -51,66 +52,61 @@ def load(database: Database) -> tuple[Restored, int]:
 
 # ---- reading -----------------------------------------------------------------------------------
 
+_ONE, _TAG = (int, bytes), (bytes, bytes)
+_TWO, _THREE = (int, int, bytes), (int, int, int, bytes)
+
 
 def _read(database: Database) -> Restored:
-    rows = database.rows
-
-    def pairs(table: str) -> tuple[tuple[int, int], ...]:
-        return _all(database, table, lambda *row: rows.open_pair(table, *row))
-
-    settled = dict(pairs("settled"))
-    sessions = _all(database, "session", rows.open_session)
-    messages = _all(database, "message", rows.open_message)
-    meta = database.meta
+    rows, meta = database.rows, database.meta
+    settled = dict(_pairs(database, "settled"))
+    sessions = [
+        replace(each, settled_below=max(each.settled_below, settled.get(each.session_id, 0)))
+        for each in _all(database, "session", _ONE, rows.open_session)
+    ]
+    messages = _all(database, "message", _ONE, rows.open_message)
+    subscriptions = _all(database, "subscription", (int, bytes, bytes), rows.open_subscription)
+    retained = _all(database, "retained", _TAG, rows.open_retained)
     return Restored(
-        sessions=tuple(
-            replace(each, settled_below=max(each.settled_below, settled.get(each.session_id, 0)))
-            for each in sessions
-        ),
-        subscriptions=_sorted(
-            _all(database, "subscription", rows.open_subscription), "session_id", "filter"
-        ),
-        messages=messages,
-        queued=_all(database, "queued", rows.open_queued),
-        released=pairs("released"),
-        received=pairs("received"),
-        retained=_sorted(_all(database, "retained", rows.open_retained), "topic"),
-        delayed=_all(database, "delayed", rows.open_delayed),
+        sessions=tuple(sessions),
+        subscriptions=tuple(sorted(subscriptions, key=attrgetter("session_id", "filter"))),
+        messages=tuple(messages),
+        queued=tuple(_all(database, "queued", _THREE, rows.open_queued)),
+        released=_pairs(database, "released"),
+        received=_pairs(database, "received"),
+        retained=tuple(sorted(retained, key=attrgetter("topic"))),
+        delayed=tuple(_all(database, "delayed", _ONE, rows.open_delayed)),
         next_session_id=max([meta.next_session_id, *(s.session_id + 1 for s in sessions[-1:])]),
         next_message_id=max([meta.next_message_id, *(m.message_id + 1 for m in messages[-1:])]),
     )
 
 
-def _all(database: Database, table: str, open_row: Callable[..., T]) -> tuple[T, ...]:
-    statement = f"select * from {table}"  # noqa: S608  a literal of this file
-    return tuple([open_row(*row) for row in _typed(database.connection.execute(statement))])
-
-
-def _typed(rows: Iterable[tuple[Value, ...]]) -> Iterator[tuple[Value, ...]]:
-    """SQLite has a type for each value, not for a column: a flipped bit can make another of it."""
-    for row in rows:
-        if not all(type(value) is int or type(value) is bytes for value in row):
+def _all(
+    database: Database, table: str, shape: tuple[type, ...], open_row: Callable[[*Columns], T]
+) -> list[T]:
+    """Read a table in the order of its keys."""
+    found: list[T] = []
+    for row in database.connection.execute(f"select * from {table}"):  # noqa: S608  a literal of this file
+        # SQLite has a type for each value, not for a column: a flipped bit can make another of it.
+        if tuple(map(type, row)) != shape:
             raise RowBroken("a column has a type it should not have")
-        yield row
+        found.append(open_row(*cast("tuple[*Columns]", row)))
+    return found
 
 
-def _sorted(records: Iterable[T], *keys: str) -> tuple[T, ...]:
-    return tuple(sorted(records, key=attrgetter(*keys)))
+def _pairs(database: Database, table: str) -> tuple[tuple[int, int], ...]:
+    return tuple(_all(database, table, _TWO, partial(database.rows.open_pair, table)))
 
 
 def _forget_lives(database: Database) -> None:
     """Drop the salts of lives of which no row is left."""
-    seal = database.seal
+    seal, connection = database.seal, database.connection
     if isinstance(seal, Encrypted):
         kept = {*seal.seen, seal.number}
-        gone = [
-            (number,)
-            for (number,) in database.connection.execute("select number from life")
-            if number not in kept
-        ]
-        database.connection.execute("begin immediate")
-        database.connection.executemany("delete from life where number = ?", gone)
-        database.connection.execute("commit")
+        known: list[tuple[int]] = connection.execute("select number from life").fetchall()
+        gone = [(number,) for (number,) in known if number not in kept]
+        connection.execute("begin immediate")
+        connection.executemany("delete from life where number = ?", gone)
+        connection.execute("commit")
 
 
 # ---- repairing ---------------------------------------------------------------------------------
@@ -134,7 +130,8 @@ def repaired(found: Restored) -> tuple[Restored, Batch]:
     delayed = tuple(each for each in found.delayed if each.message_id in messages)
     for late in set(found.delayed) - set(delayed):
         drops.drop_delayed(late.message_id)
-    needed = {each.message_id for each in (*queued, *retained, *delayed)}
+    needed = {each.message_id for each in queued}
+    needed |= {each.message_id for each in retained} | {each.message_id for each in delayed}
     for message_id in set(messages) - needed:
         drops.drop_message(message_id)
     left = replace(
@@ -155,9 +152,9 @@ def repaired(found: Restored) -> tuple[Restored, Batch]:
 
 
 def _owners(found: Restored) -> set[int]:
-    records = (*found.subscriptions, *found.queued)
-    pairs = (*found.released, *found.received)
-    return {each.session_id for each in records} | {session_id for session_id, _ in pairs}
+    owners = {session_id for session_id, _ in (*found.released, *found.received)}
+    owners |= {each.session_id for each in found.subscriptions}
+    return owners | {each.session_id for each in found.queued}
 
 
 def _sound_queue(

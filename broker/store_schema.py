@@ -1,41 +1,30 @@
-"""The store's file: made, verified and opened, or refused with what to do.
+"""The store's tables, what a file says of itself, and how a file is refused.
 
-*Rules of this file.*
-
-- A new file appears under its name only when it is complete. So one without tables was damaged, and is not taken for new.
-- Nothing is written to a file before it is known to be ours, of our format, sound, under this key, and nobody else's.
-- SQLite opens and closes the file, nobody else does: the end of any other descriptor of it would end SQLite's lock.
-
-*Theory of operation.* SQLite in WAL mode with `locking_mode=exclusive`: the lock lasts as long as the connection and ends with the
-process, however that ends; no index file is shared. `application_id` and `user_version` in SQLite's own header say
-whose file it is and in which format. The one row of `meta` holds what the key is told by, and numbers below which
-no session and no message was ever made; they are moved ahead in steps so that few commits write them.
+*Theory of operation.* `application_id` and `user_version` in SQLite's own header say whose file it is and in which format.
+The one row of `meta` holds what the key is told by, and numbers below which every session and message ever made lies;
+they are moved ahead in steps, so that few commits write them. `life` holds the salt of each start of a process that
+rows were sealed in, see `vault.aead`. In all other tables a row is keys and a body, see `store_rows`.
 """
 
 from __future__ import annotations
 
-import os
-import secrets
 import sqlite3
-import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Never
 
 import msgspec
 
-from broker.store_rows import Rows
-from broker.store_seal import Checked, Encrypted, RowBroken, key_check
-from vault.derivation import SALT_BYTES
+from broker.store_seal import Checked, RowBroken
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from broker.store_rows import Rows
     from broker.store_seal import Seal
 
 FORMAT = 1
 APPLICATION_ID = 0x53_54_4B_44  # "STKD"
-FILE_MODE = 0o600
-_META = b"meta"
+_META = b"meta"  # the place of the row, see `Seal`
 
 SCHEMA = f"""
 begin;
@@ -121,35 +110,6 @@ class Database:
     meta: Meta
 
 
-def open_database(path: Path, *, key: bytes | None, synchronous: str, max_bytes: int) -> Database:
-    """Open a store's file, after making it if there is none.
-
-    Args:
-        path: the file; its folder must exist.
-        key: KEY_BYTES; None: not encrypted.
-        synchronous: SQLite's word.
-        max_bytes: size at which SQLite says that the disk is full.
-
-    Raises:
-        StoreError: see the classes here.
-    """
-    try:
-        if not path.exists():
-            _make(path, key)
-        _verify_private(path)
-    except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        raise StoreUnusable(f"cannot create store `{path}`: {reason}") from error
-    connection = _connect(path)
-    try:
-        return _open(path, connection, key=key, synchronous=synchronous, max_bytes=max_bytes)
-    except BaseException as error:
-        connection.close()
-        if isinstance(error, sqlite3.Error):
-            refuse(path, error)
-        raise
-
-
 def refuse(path: Path, error: sqlite3.Error) -> Never:
     """Say in our words what SQLite says.
 
@@ -182,111 +142,12 @@ def store_meta(connection: sqlite3.Connection, meta: Meta) -> None:
     connection.execute("insert or replace into meta values (0, ?)", (body,))
 
 
-# ---- files -------------------------------------------------------------------------------------
+def read_meta(path: Path, connection: sqlite3.Connection) -> Meta:
+    """Return the row.
 
-
-def _make(path: Path, key: bytes | None) -> None:
-    scratch = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
-    try:
-        os.close(os.open(scratch, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
-        _fill(scratch, key)
-        os.link(scratch, path)  # unlike a rename it fails if another process was faster
-    except FileExistsError:
-        pass
-    except sqlite3.Error as error:
-        refuse(path, error)
-    finally:
-        scratch.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _fill(path: Path, key: bytes | None) -> None:
-    salt = secrets.token_bytes(SALT_BYTES)
-    connection = _connect(path)
-    try:
-        connection.executescript(SCHEMA)
-        store_meta(connection, Meta(salt, None if key is None else key_check(key, salt)))
-        connection.execute("pragma journal_mode=wal").fetchone()
-    finally:
-        connection.close()
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _verify_private(path: Path) -> None:
-    status = path.lstat()
-    if not stat.S_ISREG(status.st_mode):
-        raise StoreUnusable(f"store `{path}` is not a regular file: name the file itself")
-    if status.st_uid != os.geteuid():
-        message = (
-            f"store `{path}` belongs to user {status.st_uid}: run `chown {os.geteuid()} {path}`"
-        )
-        raise StoreUnusable(message)
-    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        mode = stat.S_IMODE(status.st_mode)
-        message = (
-            f"store `{path}` has mode {mode:04o}, others could read it: run `chmod 600 {path}`"
-        )
-        raise StoreUnusable(message)
-
-
-# ---- opening -----------------------------------------------------------------------------------
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    # One thread at a time, but not always the same: commits run in Trio's worker threads.
-    return sqlite3.connect(
-        path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=256
-    )
-
-
-def _open(
-    path: Path,
-    connection: sqlite3.Connection,
-    *,
-    key: bytes | None,
-    synchronous: str,
-    max_bytes: int,
-) -> Database:
-    connection.execute("pragma locking_mode=exclusive").fetchone()
-    _verify_format(path, connection)
-    if connection.execute("pragma journal_mode=wal").fetchone() != ("wal",):
-        message = f"the file system of `{path}` cannot hold a write-ahead log: choose another `store.path`"
-        raise StoreUnusable(message)
-    connection.execute(f"pragma synchronous={synchronous}")
-    (verdict,) = connection.execute("pragma quick_check(1)").fetchone()
-    if verdict != "ok":
-        raise damaged(path, str(verdict))
-    meta = _read_meta(path, connection)
-    _verify_key(path, key, meta)
-    seal = Checked() if key is None else _begin_life(connection, key, meta.salt)
-    (page_bytes,) = connection.execute("pragma page_size").fetchone()
-    connection.execute(f"pragma max_page_count={max(max_bytes // page_bytes, 1)}").fetchone()
-    return Database(path=path, connection=connection, seal=seal, rows=Rows(seal), meta=meta)
-
-
-def _verify_format(path: Path, connection: sqlite3.Connection) -> None:
-    (application,) = connection.execute("pragma application_id").fetchone()
-    (version,) = connection.execute("pragma user_version").fetchone()
-    if not connection.execute("select count(*) from sqlite_master").fetchone()[0]:
-        raise damaged(path, "it is empty")
-    if application != APPLICATION_ID:
-        raise StoreForeign(f"`{path}` is not a store of this program: choose another `store.path`")
-    if version != FORMAT:
-        message = (
-            f"store `{path}` has format {version}, this version knows {FORMAT}: "
-            "use the version that wrote it, or move it away and start empty"
-        )
-        raise StoreForeign(message)
-
-
-def _read_meta(path: Path, connection: sqlite3.Connection) -> Meta:
+    Raises:
+        StoreDamaged: it is missing or not what was written.
+    """
     try:
         match connection.execute("select body from meta").fetchone():
             case (bytes(body),):
@@ -295,33 +156,3 @@ def _read_meta(path: Path, connection: sqlite3.Connection) -> Meta:
                 raise damaged(path, "it does not say what it is")
     except (RowBroken, msgspec.DecodeError) as error:
         raise damaged(path, "what it says of itself has a wrong checksum") from error
-
-
-def _verify_key(path: Path, key: bytes | None, meta: Meta) -> None:
-    match key, meta.check:
-        case None, None:
-            return
-        case None, _:
-            message = (
-                f"store `{path}` is encrypted: set `store.encrypt = true` and name its `store.key`"
-            )
-        case _, None:
-            message = (
-                f"store `{path}` is not encrypted: set `store.encrypt = false`, "
-                "or move it away and start empty"
-            )
-        case bytes(given), bytes(check):
-            # the check guards nothing: it only tells an operator which mistake it is
-            if secrets.compare_digest(key_check(given, meta.salt), check):
-                return
-            message = f"store `{path}` was encrypted with another key: name that in `store.key`"
-    raise StoreLocked(message)
-
-
-def _begin_life(connection: sqlite3.Connection, key: bytes, salt: bytes) -> Encrypted:
-    """Give this life of the process a key of its own, on disk before anything is sealed with it."""
-    salts: dict[int, bytes] = dict(connection.execute("select number, salt from life"))
-    number = max(salts, default=0) + 1
-    seal = Encrypted(key, file_salt=salt, number=number, salts=salts)
-    connection.execute("insert into life values (?, ?)", (number, seal.salt))
-    return seal

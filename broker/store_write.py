@@ -9,34 +9,40 @@
 
 from __future__ import annotations
 
-import sqlite3
-from itertools import islice
-from typing import TYPE_CHECKING
+from functools import partial
+from itertools import islice, starmap
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec.structs import replace
 
 from broker.store_schema import store_meta
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    import sqlite3
+    from collections.abc import Iterable, Iterator, Mapping
 
     from broker.store_batch import Batch
     from broker.store_rows import Row
     from broker.store_schema import Database, Meta
+
+K = TypeVar("K")
 
 RESERVED_IDS = 65_536  # numbers a restart may skip, so that few commits write `meta`
 _SIZES = (64, 16, 4, 1)  # rows of a statement: few different ones, so that each is prepared once
 
 CHILDREN = ("settled", "subscription", "queued", "released", "received")
 
+# `cross join`: the few sessions outside, the search by key inside; never the whole table.
 _FINISHED_QUEUED = (
-    "delete from queued where (session, sequence) in (select q.session, q.sequence from (values ",
-    ") as s cross join queued as q where q.session = s.column1"
-    " and q.sequence < s.column2 and q.sequence + q.count <= s.column2)",
+    "delete from queued where (session, sequence) in "
+    "(select q.session, q.sequence from (values {}) as s cross join queued as q "
+    "where q.session = s.column1 and q.sequence < s.column2 "
+    "and q.sequence + q.count <= s.column2)"
 )
 _FINISHED_RELEASED = (
-    "delete from released where (session, sequence) in (select r.session, r.sequence from (values ",
-    ") as s cross join released as r where r.session = s.column1 and r.sequence < s.column2)",
+    "delete from released where (session, sequence) in "
+    "(select r.session, r.sequence from (values {}) as s cross join released as r "
+    "where r.session = s.column1 and r.sequence < s.column2)"
 )
 
 
@@ -63,37 +69,28 @@ def write(database: Database, batch: Batch) -> None:
 
 
 def _drop(connection: sqlite3.Connection, database: Database, batch: Batch) -> None:
-    _drop_sessions(connection, batch)
-    settled = list(batch.settled.items())
-    for head, tail in (_FINISHED_QUEUED, _FINISHED_RELEASED):
-        _run(connection, head, "(?,?)", settled, tail)
-    _run(
-        connection,
-        "delete from queued where (session, sequence) in (values ",
-        "(?,?)",
-        batch.queued_drops(),
-        ")",
-    )
-    _run(
-        connection,
-        "delete from received where (session, packet_id) in (values ",
-        "(?,?)",
-        (key for key, put in batch.received.items() if not put),
-        ")",
-    )
     tag = database.rows.tag
-    _run(
+    _drop_sessions(connection, batch)
+    finished = list(batch.settled.items())
+    for statement in (_FINISHED_QUEUED, _FINISHED_RELEASED):
+        _run(connection, statement, 2, finished)
+    subscriptions = [key for key, record in batch.subscriptions.items() if record is None]
+    _drop_by_keys(connection, "queued", "session, sequence", batch.queued_drops())
+    _drop_by_keys(
         connection,
-        "delete from subscription where (session, tag) in (values ",
-        "(?,?)",
-        ((key[0], tag(key[1])) for key, put in batch.subscriptions.items() if put is None),
-        ")",
+        "subscription",
+        "session, tag",
+        ((session_id, tag(filter_)) for session_id, filter_ in subscriptions),
     )
-    _drop_by_key(
-        connection, "retained", "tag", (tag(k) for k, v in batch.retained.items() if not v)
+    _drop_by_keys(
+        connection,
+        "received",
+        "session, packet_id",
+        (key for key, put in batch.received.items() if not put),
     )
-    _drop_by_key(connection, "delayed", "message", (k for k, v in batch.delayed.items() if not v))
-    _drop_by_key(connection, "message", "id", (k for k, v in batch.messages.items() if not v))
+    _drop_by_key(connection, "retained", "tag", map(tag, _dropped(batch.retained)))
+    _drop_by_key(connection, "delayed", "message", _dropped(batch.delayed))
+    _drop_by_key(connection, "message", "id", _dropped(batch.messages))
 
 
 def _drop_sessions(connection: sqlite3.Connection, batch: Batch) -> None:
@@ -103,37 +100,26 @@ def _drop_sessions(connection: sqlite3.Connection, batch: Batch) -> None:
         _drop_by_key(connection, "session", "id", batch.dropped_sessions)
 
 
+def _dropped(records: Mapping[K, object]) -> Iterator[K]:
+    return (key for key, record in records.items() if record is None)
+
+
 def _put(connection: sqlite3.Connection, database: Database, batch: Batch) -> None:
-    rows = database.rows
+    rows, alive = database.rows, batch.alive
+    subscriptions = (r for r in batch.subscriptions.values() if r and alive(r.session_id))
+    received = (pair for pair, put in batch.received.items() if put and alive(pair[0]))
     _insert(connection, "session", 2, map(rows.session, batch.sessions.values()))
-    _insert(
-        connection,
-        "settled",
-        3,
-        (rows.pair("settled", *pair) for pair in batch.settled.items()),
-    )
-    subscriptions = (r for r in batch.subscriptions.values() if r and batch.alive(r.session_id))
     _insert(connection, "subscription", 3, map(rows.subscription, subscriptions))
     _insert(connection, "message", 2, map(rows.message, filter(None, batch.messages.values())))
     _insert(connection, "queued", 4, map(rows.queued, batch.queued_puts()))
-    _insert(
-        connection,
-        "released",
-        3,
-        (rows.pair("released", *pair) for pair in batch.released_puts()),
-    )
-    _insert(
-        connection,
-        "received",
-        3,
-        (
-            rows.pair("received", *pair)
-            for pair, put in batch.received.items()
-            if put and batch.alive(pair[0])
-        ),
-    )
     _insert(connection, "retained", 2, map(rows.retained, filter(None, batch.retained.values())))
     _insert(connection, "delayed", 2, map(rows.delayed, filter(None, batch.delayed.values())))
+    for table, pairs in (
+        ("settled", batch.settled.items()),
+        ("released", batch.released_puts()),
+        ("received", received),
+    ):
+        _insert(connection, table, 3, starmap(partial(rows.pair, table), pairs))
 
 
 def _ahead(meta: Meta, batch: Batch) -> Meta:
@@ -148,25 +134,31 @@ def _ahead(meta: Meta, batch: Batch) -> Meta:
 
 
 # ---- statements --------------------------------------------------------------------------------
+# Nothing of a client's is ever part of a statement: tables and columns are literals of this file.
 
 
 def _insert(connection: sqlite3.Connection, table: str, columns: int, rows: Iterable[Row]) -> None:
-    mark = f"({','.join('?' * columns)})"
-    # Nothing of a client's is part of a statement: table and columns are literals of this file.
-    _run(connection, f"insert or replace into {table} values ", mark, rows, "")  # noqa: S608
+    statement = f"insert or replace into {table} values {{}}"  # noqa: S608
+    _run(connection, statement, columns, rows)
 
 
 def _drop_by_key(
-    connection: sqlite3.Connection, table: str, column: str, keys: Iterable[int | bytes]
+    connection: sqlite3.Connection, table: str, column: str, keys: Iterable[int] | Iterable[bytes]
 ) -> None:
-    head = f"delete from {table} where {column} in ("  # noqa: S608  literals, as above
-    _run(connection, head, "?", ((key,) for key in keys), ")")
+    statement = f"delete from {table} where {column} in (values {{}})"  # noqa: S608
+    _run(connection, statement, 1, ((key,) for key in keys))
 
 
-def _run(
-    connection: sqlite3.Connection, head: str, mark: str, rows: Iterable[Row], tail: str
+def _drop_by_keys(
+    connection: sqlite3.Connection, table: str, columns: str, keys: Iterable[Row]
 ) -> None:
+    statement = f"delete from {table} where ({columns}) in (values {{}})"  # noqa: S608
+    _run(connection, statement, 2, keys)
+
+
+def _run(connection: sqlite3.Connection, statement: str, columns: int, rows: Iterable[Row]) -> None:
     """Run a statement for all rows, many at a time; rows are made while earlier ones are written."""
+    mark = f"({','.join('?' * columns)})"
     source = iter(rows)
     while chunk := list(islice(source, _SIZES[0])):
         start = 0
@@ -174,5 +166,5 @@ def _run(
             while len(chunk) - start >= size:
                 part = chunk[start : start + size]
                 values = [value for row in part for value in row]
-                connection.execute(head + ",".join([mark] * size) + tail, values)
+                connection.execute(statement.format(",".join([mark] * size)), values)
                 start += size

@@ -381,7 +381,7 @@ def _farewell(
     if version is Version.V5 and cursor.left:
         allowed = allowed_from(packet_type, _peer_of(role))
         reason = _reason(cursor.byte("reason"), allowed, packet_type.name)
-        if cursor.left:
+        if cursor.left or not leaving:  # AUTH leaves out both or none (3.15.2.1)
             by_client = role is Role.SERVER
             site = Site.DISCONNECT_BY_CLIENT if by_client else Site.DISCONNECT_BY_SERVER
             properties = read_properties(cursor, site if leaving else Site.AUTH)

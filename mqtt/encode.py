@@ -301,7 +301,10 @@ def _farewell(packet: Disconnect | Auth, version: Version) -> bytes:
     if version is Version.V5:
         site = Site.DISCONNECT if leaving else Site.AUTH
         section = write_properties(packet.properties, site)
-        return _framed(packet_type, [_trailer(reason, section)])
+        trailer = _trailer(reason, section)
+        if trailer == reason and not leaving:
+            trailer += section  # AUTH leaves out both or none (3.15.2.1)
+        return _framed(packet_type, [trailer])
     if not leaving:
         raise LocalProtocolError("AUTH needs MQTT 5.0")
     if packet.reason is not ReasonCode.NORMAL_DISCONNECTION or packet.properties != EMPTY:

@@ -1,6 +1,7 @@
 """The plain twin of `mqtt.reader`: one packet at a time, no cleverness; the oracle of its tests.
 
-It gives every PUBLISH as `Publish` and every acknowledgement as itself, copies all it holds at every step, and is for nothing else.
+It gives every PUBLISH as `Publish` and every acknowledgement by itself, copies all it holds at every
+step, and is for nothing else.
 """
 
 from __future__ import annotations

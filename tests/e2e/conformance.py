@@ -21,10 +21,14 @@ if TYPE_CHECKING:
 RECEIVE_MAXIMUM = 20
 """Small, so that a test can exceed it; mosquitto's own default, against which the scripts were tried."""
 
-LIMITS = f"""
+TABLES = f"""
 [limits]
 receive_maximum = {RECEIVE_MAXIMUM}
+[store]
+path = "broker.db"
+key = "broker-store.key"
 """
+"""Without a store no session outlives its connection."""
 
 RULES = tuple(
     PolicyRule(
@@ -48,14 +52,15 @@ def broker_of(site: Site) -> Broker:
         )
         for name, files in site.pki.clients.items()
     }
-    return Broker(host=host, port=port, contexts=contexts)
+    keys = {name: files.key for name, files in site.pki.clients.items()}
+    return Broker(host=host, port=port, contexts=contexts, keys=keys)
 
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Generator[Broker]:
     """The principals `sensor` and `viewer` may read and write below `conf`, `$conf` and `/conf`, and nowhere else."""
     site = make_site(tmp_path_factory.mktemp("conformance"), rules=RULES)
-    site.limits = LIMITS
+    site.limits = TABLES
     try:
         site.start_controller()
         site.start_broker(kernel_bundles=())

@@ -51,6 +51,7 @@ from tests.e2e.clients import unique
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncGenerator, Mapping
+    from pathlib import Path
 
 PATIENCE_S: Final = 10.0
 """How long one wait may take: a broker answers in milliseconds, two busy cores in seconds."""
@@ -68,11 +69,13 @@ class Broker:
         host: where it listens; a name of its certificate.
         port: where it listens.
         contexts: how each principal connects.
+        keys: the file of each principal's private key.
     """
 
     host: str
     port: int
     contexts: Mapping[str, ssl.SSLContext]
+    keys: Mapping[str, Path]
 
 
 class ScriptedClient:

@@ -99,6 +99,19 @@ def test_client_publishes_in_order_at_every_qos(
     puppet.disconnect()
 
 
+def test_client_that_takes_aliases_sees_whole_topics(puppet: Puppet, bench: PahoSession) -> None:
+    topic = f"bench/{unique('aliases')}"
+    sent = [f"{topic}/{number % 15}" for number in range(60)]  # more topics than aliases
+    puppet.connect()
+    puppet.subscribe(f"{topic}/+")
+    for name in sent:
+        bench.client.publish(name, name, 1)
+    found = [puppet.receive() for _ in sent]
+    assert [(content.topic, content.payload) for content in found] == [
+        (name, name.encode()) for name in sent
+    ]
+
+
 def test_client_finds_what_was_retained_and_clears_it(puppet: Puppet, bench: PahoSession) -> None:
     topic = f"bench/{unique('retained')}"
     bench.tell(topic, b"first", retain=True)

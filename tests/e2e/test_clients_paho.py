@@ -35,7 +35,7 @@ NO_MATCHING_SUBSCRIBERS = 0x10
 
 @pytest.mark.parametrize("listens", VERSIONS)
 @pytest.mark.parametrize("speaks", VERSIONS)
-@pytest.mark.parametrize("qos", [0, 1])
+@pytest.mark.parametrize("qos", [0, 1, 2])
 def test_paho_publishes_and_another_version_receives(
     system: Running, speaks: MQTTProtocolVersion, listens: MQTTProtocolVersion, qos: int
 ) -> None:

@@ -9,6 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from ohmqtt.mqtt_spec import MQTTQoS
+from ohmqtt.packet import (
+    MQTTPingReqPacket,
+    MQTTPublishPacket,
+    MQTTPubRelPacket,
+    MQTTSubscribePacket,
+)
 from paho.mqtt.client import MQTTv5, MQTTv311
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
@@ -17,6 +24,7 @@ from tests.e2e.clients import assert_zscores, call_zscore, endpoint, paho, uniqu
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from ohmqtt.packet import MQTTPacket
     from paho.mqtt.enums import MQTTProtocolVersion
 
     from tests.e2e.running import Running
@@ -25,6 +33,12 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
 
 CONNECT = bytes.fromhex("101000044d5154540502003c000003") + b"raw"
 CONNACK = 0x20
+CONNECT_CLEAN = bytes.fromhex("101000044d5154540502003c000003") + b"odd"
+
+
+def packet_bytes(*packets: MQTTPacket) -> bytes:
+    """What a client sends, by an encoder we did not write."""
+    return b"".join(packet.encode() for packet in packets)
 
 
 def context_of(system: Running, client: str) -> ssl.SSLContext:
@@ -36,10 +50,10 @@ def context_of(system: Running, client: str) -> ssl.SSLContext:
 
 
 @asynccontextmanager
-async def websocket(system: Running) -> AsyncGenerator[WebSocketConnection]:
+async def websocket(system: Running, client: str = "sensor") -> AsyncGenerator[WebSocketConnection]:
     """A WebSocket whose TCP connection is closed whatever its library forgets."""
     host, port = endpoint(system.ready.broker.wss)
-    context = context_of(system, "sensor")
+    context = context_of(system, client)
     async with await trio.open_tcp_stream(host, port) as stream, trio.open_nursery() as nursery:
         secured = trio.SSLStream(stream, context, server_hostname=host, https_compatible=True)
         yield await wrap_client_stream(nursery, secured, host, "/mqtt", subprotocols=["mqtt"])
@@ -47,7 +61,7 @@ async def websocket(system: Running) -> AsyncGenerator[WebSocketConnection]:
 
 
 @pytest.mark.parametrize("version", [MQTTv5, MQTTv311])
-@pytest.mark.parametrize("qos", [0, 1])
+@pytest.mark.parametrize("qos", [0, 1, 2])
 def test_websocket_and_tls_clients_meet(
     system: Running, version: MQTTProtocolVersion, qos: int
 ) -> None:
@@ -99,6 +113,50 @@ async def test_packets_may_span_frames(system: Running) -> None:
             answer = await socket.get_message()
             assert isinstance(answer, bytes)
             assert answer[0] == CONNACK
+
+
+@pytest.mark.parametrize("frame_bytes", [7, 1_021, 65_537])
+@pytest.mark.parametrize("qos", [1, 2])
+async def test_large_message_may_come_in_odd_frames(
+    system: Running, qos: int, frame_bytes: int
+) -> None:
+    topic = f"bench/{unique('frames')}"
+    payload = bytes(range(256)) * (80 if frame_bytes == 7 else 800)
+    sent = CONNECT_CLEAN + packet_bytes(
+        MQTTSubscribePacket(topics=[(topic, qos)], packet_id=1),
+        MQTTPublishPacket(topic=topic, payload=payload, qos=MQTTQoS(qos), packet_id=2),
+        *([MQTTPubRelPacket(packet_id=2)] if qos == 2 else []),
+        MQTTPingReqPacket(),
+    )
+    with trio.fail_after(30):
+        async with websocket(system, "bench") as socket:
+            for start in range(0, len(sent), frame_bytes):
+                await socket.send_message(sent[start : start + frame_bytes])
+            received = b""
+            while payload not in received:
+                frame = await socket.get_message()
+                assert isinstance(frame, bytes)
+                received += frame
+    assert received[0] == CONNACK
+
+
+async def test_many_packets_may_come_in_one_frame(system: Running) -> None:
+    topic = f"bench/{unique('one')}"
+    publishes = [
+        MQTTPublishPacket(topic=topic, payload=b"<%d>" % number, qos=MQTTQoS.Q1, packet_id=number)
+        for number in range(2, 502)
+    ]
+    subscribe = MQTTSubscribePacket(topics=[(topic, 0)], packet_id=1)
+    with trio.fail_after(30):
+        async with websocket(system, "bench") as socket:
+            await socket.send_message(CONNECT_CLEAN + packet_bytes(subscribe, *publishes))
+            received = b""
+            while b"<501>" not in received:
+                frame = await socket.get_message()
+                assert isinstance(frame, bytes)
+                received += frame
+    places = [received.index(packet.payload) for packet in publishes]
+    assert places == sorted(places)
 
 
 async def test_text_frame_ends_the_connection(system: Running) -> None:

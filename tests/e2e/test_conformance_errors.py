@@ -1,4 +1,4 @@
-"""MQTT 5.0 on the wire: malformed bytes, limits, identifiers, PING, DISCONNECT, AUTH (sections A and J of docs/conformance.md)."""
+"""MQTT 5.0 on the wire: malformed bytes, limits, identifiers, PING, DISCONNECT (sections A and J of docs/conformance.md)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import pytest
 from mqtt.encode import encode
 from mqtt.errors import ReasonCode
 from mqtt.packets import (
-    Auth,
-    Connack,
     Connect,
     Disconnect,
     Pingreq,
@@ -209,34 +207,3 @@ async def test_bytes_in_any_pieces_mean_the_same(broker: Broker, topic: str) -> 
         for byte in wire:
             await client.send_raw(bytes((byte,)))
         assert (await client.take()).payload == b"in pieces"
-
-
-# -- AUTH
-
-
-async def test_unknown_authentication_method_is_refused(broker: Broker) -> None:
-    async with scripted(broker, "sensor") as client:
-        unknown = Properties(authentication_method="unheard-of", authentication_data=b"?")
-        await client.send(Connect(client_id=unique("auth"), properties=unknown))
-        answer = await client.expect_refused(ReasonCode.BAD_AUTHENTICATION_METHOD)
-        assert answer is not None
-
-
-async def test_client_without_a_method_gets_none_and_no_auth(broker: Broker) -> None:
-    async with scripted(broker, "sensor") as client:
-        await client.send(Connect(client_id=unique("auth")))
-        answer = await client.receive()
-        assert isinstance(answer, Connack)
-        assert answer.properties.authentication_method is None
-        assert answer.properties.authentication_data is None
-
-
-@pytest.mark.parametrize("reason", [ReasonCode.RE_AUTHENTICATE, ReasonCode.CONTINUE_AUTHENTICATION])
-async def test_auth_without_a_method_in_connect_is_a_protocol_error(
-    broker: Broker, reason: ReasonCode
-) -> None:
-    async with scripted(broker, "sensor") as client:
-        await client.connect()
-        other = Properties(authentication_method="another")
-        await client.send(Auth(reason=reason, properties=other))
-        await client.expect_closed(PROTO)

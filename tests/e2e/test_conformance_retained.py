@@ -140,11 +140,10 @@ async def test_retained_message_expires_and_until_then_says_what_is_left(
         for each, interval in ((brief, 1), (long, 60)):
             limit = Properties(message_expiry_interval=interval)
             await keeper.publish(each, b"kept", qos=1, retain=True, properties=limit)
-        for _ in range(2):
-            await a_second_passes(broker)
+        await a_second_passes(broker)
         (message,) = await retained_at(broker, f"{topic}/#")
         assert message.topic == long
-        assert 40 <= (message.properties.message_expiry_interval or 0) <= 58
+        assert 40 <= (message.properties.message_expiry_interval or 0) <= 59
 
 
 # -- when it is sent

@@ -7,7 +7,7 @@ import random
 import ssl
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,7 +22,7 @@ from tests.e2e.daemons import Daemon, Site, make_site
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from paho.mqtt.client import ConnectFlags, MQTTMessage
+    from paho.mqtt.client import ConnectFlags, MQTTMessage, MQTTMessageInfo
     from paho.mqtt.reasoncodes import ReasonCode
 
     from certs.development import CertificateFiles
@@ -91,26 +91,28 @@ class Publisher(Survivor):
     def __init__(self, site: Site, qos: int) -> None:
         super().__init__(site, "sensor", f"publisher-{qos}")
         self._qos = qos
-        self._of_mid: dict[int, int] = {}
-        self._lock = threading.Lock()
+        self._under_way: deque[tuple[int, MQTTMessageInfo]] = deque()
         self.acknowledged: set[int] = set()
-        self.refused: set[int] = set()
+        self.refused: list[int] = []
         self._going = True
-        self._next = 0
-        self._room = threading.Semaphore(WINDOW)
         self.client.on_publish = self._published
         self._thread = threading.Thread(target=self._publish, daemon=True)
         self._thread.start()
 
     def _publish(self) -> None:
+        number = 0
         while self._going:
-            if not self._room.acquire(timeout=1):
+            self._look()
+            if len(self._under_way) >= WINDOW:
+                time.sleep(0.002)
                 continue
-            with self._lock:
-                number = self._next
-                self._next += 1
-                info = self.client.publish(TOPIC, b"%d:%d" % (self._qos, number), qos=self._qos)
-                self._of_mid[info.mid] = number
+            info = self.client.publish(TOPIC, b"%d:%d" % (self._qos, number), qos=self._qos)
+            self._under_way.append((number, info))
+            number += 1
+
+    def _look(self) -> None:
+        while self._under_way and self._under_way[0][1].is_published():
+            self.acknowledged.add(self._under_way.popleft()[0])
 
     def _published(
         self,
@@ -120,16 +122,19 @@ class Publisher(Survivor):
         reason: ReasonCode,
         _properties: Properties | None,
     ) -> None:
-        with self._lock:
-            number = self._of_mid.pop(mid)
-            (self.refused if reason.value >= FAILURE else self.acknowledged).add(number)
-        self._room.release()
+        if reason.value >= FAILURE:
+            self.refused.append(mid)
 
     def finish(self) -> None:
         """Send no more, and wait until everything sent is acknowledged."""
         self._going = False
         self._thread.join(10)
-        eventually(lambda: not self._of_mid, deadline_s=60)
+
+        def all_acknowledged() -> bool:
+            self._look()
+            return not self._under_way
+
+        eventually(all_acknowledged, deadline_s=60)
 
 
 class Subscriber(Survivor):

@@ -11,7 +11,7 @@ from paho.mqtt.client import MQTTv5, MQTTv311
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from tests.e2e.clients import ANSWER_S, NOT_AUTHORIZED, eventually, ruled, unique
-from tests.e2e.paho_sessions import PahoSession, identifiers_of
+from tests.e2e.paho_sessions import PahoSession, WillOf, identifiers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -169,6 +169,29 @@ def test_unacknowledged_messages_of_a_member_that_ends_are_handed_on(
     assert sorted(kept + handed) == sorted(payloads)
 
 
+def test_qos_2_in_flight_to_a_member_is_never_handed_on(system: Running) -> None:
+    topic = f"bench/{unique('kept')}"
+    group = f"$share/{unique('group')}/{topic}"
+    payloads = [b"%d" % number for number in range(20)]
+    will = WillOf(topic=f"{topic}/gone", payload=b"gone")
+    with (
+        PahoSession(system.ready, "bench") as writer,
+        PahoSession(system.ready, "bench", manual_acks=True, will=will) as dying,
+        PahoSession(system.ready, "bench") as living,
+    ):
+        writer.listen(will.topic)
+        for member in (dying, living):
+            member.listen(group, qos=2)
+        writer.tell_all(topic, payloads, qos=2)
+        theirs, kept = received((dying, living), len(payloads))
+        assert theirs
+        dying.crash()
+        assert writer.hear(1) == [b"gone"]  # from now on nothing goes to the dead member
+        writer.tell(topic, b"end", qos=2)
+        assert living.hear(1) == [b"end"]
+    assert sorted(theirs + kept) == sorted(payloads)
+
+
 def test_absent_member_of_a_group_strands_no_message(system: Running) -> None:
     topic = f"bench/{unique('stranded')}"
     group = f"$share/{unique('group')}/{topic}"
@@ -224,18 +247,26 @@ def test_system_topics_are_written_by_nobody(system: Running) -> None:
         assert bench.tell("$SYS/broker/version", b"forged", qos=1) >= 0x80
 
 
-@pytest.mark.parametrize("qos", [0, 1, 2])
-def test_delayed_message_comes_when_its_seconds_have_passed(system: Running, qos: int) -> None:
+def test_delayed_messages_come_when_their_seconds_have_passed(system: Running) -> None:
     topic = f"bench/{unique('delayed')}"
     with PahoSession(system.ready, "bench") as bench:
-        bench.listen(topic, qos=qos)
+        bench.listen(topic, qos=2)
         sent = time.monotonic()
-        assert bench.tell(f"$delayed/2/{topic}", b"later", qos=qos) < 0x80
-        bench.tell(topic, b"sooner", qos=qos)
-        assert bench.hear(1) == [b"sooner"]
-        later = bench.receive()
+        for qos, delay_s in ((1, 2), (0, 1), (2, 1)):
+            answer = bench.tell(f"$delayed/{delay_s}/{topic}", b"%d" % delay_s, qos=qos)
+            assert answer < 0x80
+        bench.tell(topic, b"at once")
+        assert bench.hear(1) == [b"at once"]
+        later = [bench.receive() for _ in range(2)]
+        assert time.monotonic() - sent > 0.9
+        later.append(bench.receive())
         assert 1.9 < time.monotonic() - sent < 7
-    assert (later.topic, later.payload, later.qos) == (topic, b"later", qos)
+    assert {message.topic for message in later} == {topic}
+    assert [(message.payload, message.qos) for message in later] == [
+        (b"1", 0),
+        (b"1", 2),
+        (b"2", 1),
+    ]
 
 
 def test_delayed_message_needs_the_right_to_its_topic(system: Running) -> None:

@@ -25,7 +25,7 @@ def verify(error: RemoteProtocolError | None) -> None:
 def read_to_the_end(
     chunks: list[bytes], version: Version, role: Role
 ) -> RemoteProtocolError | None:
-    reader = PacketReader(role=role, max_packet_bytes=1_000, topic_alias_maximum=2)
+    reader = PacketReader(role=role, max_packet_bytes=1_000, topic_alias_maximum=2, allow_v31=True)
     reader.version = version
     try:
         for chunk in chunks:
@@ -79,13 +79,13 @@ def test_damaged_packet_is_refused_in_one_way(
     if data.draw(st.booleans()) and len(wire) < 130:
         wire[1] = len(wire) - 2
     try:
-        packet = decode_packet(bytes(wire), version, role)
+        packet = decode_packet(bytes(wire), version, role, allow_v31=True)
     except RemoteProtocolError as error:
         verify(error)
     else:
         spoken = packet.version if isinstance(packet, Connect) else version
         again = encode(packet, spoken)
-        assert decode_packet(again, version, role) == packet
+        assert decode_packet(again, version, role, allow_v31=True) == packet
 
 
 @settings(deadline=None)

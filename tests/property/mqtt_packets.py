@@ -113,11 +113,13 @@ def connects(draw: st.DrawFn, version: Version) -> Connect:
     bare_password = version is Version.V5 or username is not None
     client_id = draw(TEXTS)
     in_5 = version is Version.V5
+    legacy = not in_5 and bool(client_id) and draw(st.booleans())
     return Connect(
         client_id=client_id,
         clean_start=draw(st.booleans()) if in_5 or client_id else True,
         keep_alive=draw(st.integers(0, 65_535)),
         version=version,
+        legacy=legacy,
         will=draw(
             st.none()
             | st.builds(

@@ -17,6 +17,8 @@ WINDOWS = st.one_of(st.integers(1, 9), st.integers(1, 2_000), st.just(MAX_PACKET
 STARTS = st.sampled_from([0, MAX_PACKET_ID - 7, MAX_PACKET_ID - 300, 5 * MAX_PACKET_ID + 11])
 PICKS = st.lists(st.integers(0, 10_000), min_size=1, max_size=12)
 GROUPS = ("own", "red", "blue")
+QOS = st.sampled_from([1, 1, 2])
+PARCELS = st.lists(st.tuples(COUNTS, QOS, st.sampled_from(GROUPS)), max_size=8)
 MESSAGE_BYTES = 10
 
 
@@ -71,11 +73,14 @@ class Sender(RuleBasedStateMachine):
         self.window = 1
         self.added: dict[int, int] = {}  # by number: the place in its bundle when that was added
 
-    @initialize(start=STARTS, window=WINDOWS)
-    def begin(self, start: int, window: int) -> None:
+    @initialize(start=STARTS, window=WINDOWS, parcels=PARCELS)
+    def begin(self, start: int, window: int, parcels: list[tuple[int, int, str]]) -> None:
         self.outgoing = Outgoing(start)
         self.next = start
         self.window = window
+        for count, qos, group in parcels:
+            self.add(count, qos, group)
+        self.take(len(parcels))
 
     # ---- what the list says
 
@@ -107,7 +112,7 @@ class Sender(RuleBasedStateMachine):
 
     # ---- filling and sending
 
-    @rule(count=COUNTS, qos=st.sampled_from([1, 1, 2]), group=st.sampled_from(GROUPS))
+    @rule(count=COUNTS, qos=QOS, group=st.sampled_from(GROUPS))
     def add(self, count: int, qos: int, group: str) -> None:
         bundle = Bundle(group, count)
         parcel = Parcel(
@@ -159,7 +164,7 @@ class Sender(RuleBasedStateMachine):
 
     # ---- acknowledgements
 
-    @rule(count=st.integers(1, 600))
+    @rule(count=COUNTS)
     @precondition(lambda self: self.under_way())
     def acknowledge_in_order(self, count: int) -> None:
         first = self.under_way()[:count]
@@ -239,11 +244,12 @@ class Sender(RuleBasedStateMachine):
 
     # ---- connections and lives
 
-    @rule(window=WINDOWS)
-    def reconnect(self, window: int) -> None:
+    @rule(window=WINDOWS, pieces=st.integers(0, 40))
+    def reconnect(self, window: int, pieces: int) -> None:
         self.outgoing.rewind()
         self.window = window
         self.forget_connection()
+        self.take(pieces)
 
     def forget_connection(self) -> None:
         for message in self.messages:
@@ -355,4 +361,4 @@ class Sender(RuleBasedStateMachine):
 
 
 TestSender = Sender.TestCase
-TestSender.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestSender.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

@@ -17,6 +17,7 @@ enum { KEEP_ALIVE_S = 30, WINDOW = 1000, URI_BYTES = 256 };
 static const char *address, *trusted, *certificate, *private_key;
 static MQTTAsync client;
 static int is_5;
+static int told_end; /* of this connection; Paho may tell it twice */
 
 /* -- lines */
 
@@ -164,12 +165,14 @@ static void failed_5(void *kind, MQTTAsync_failureData5 *data) { report(kind, da
 
 static void lost(void *context, char *cause) {
     (void)context;
-    if (!is_5) report("ended", -1, cause);
+    if (!told_end) report("ended", -1, cause);
+    told_end = 1;
 }
 
 static void disconnected(void *context, MQTTProperties *properties, enum MQTTReasonCodes reason) {
     (void)context, (void)properties;
-    report("ended", reason, NULL);
+    if (!told_end) report("ended", reason, NULL);
+    told_end = 1;
 }
 
 static int arrived(void *context, char *topic, int topic_bytes, MQTTAsync_message *message) {
@@ -226,6 +229,7 @@ static void do_connect(const char *order) {
     char *id = field(order, "id", 0), *topic = field(order, "topic", 0), *payload = field(order, "payload", 0);
     is_5 = number(order, "version") == MQTTVERSION_5;
     if (client != NULL) MQTTAsync_destroy(&client);
+    told_end = 0;
     snprintf(uri, sizeof uri, "ssl://%s", address);
     MQTTAsync_createOptions made_for = MQTTAsync_createOptions_initializer;
     made_for.MQTTVersion = is_5 ? MQTTVERSION_5 : MQTTVERSION_3_1_1;

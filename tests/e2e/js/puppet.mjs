@@ -109,8 +109,8 @@ const actions = {
   connect,
   publish,
   subscribe: (order) =>
-    client.subscribe(order.get("topic"), { qos: Number(order.get("qos")) }, (error, granted) =>
-      say("subscribe", { reason: error?.code ?? granted[0].qos }),
+    client.subscribe(order.get("topic"), { qos: Number(order.get("qos")) }, (error, _granted, packet) =>
+      say("subscribe", { reason: error?.code ?? packet.granted[0] }),
     ),
   unsubscribe: (order) =>
     client.unsubscribe(order.get("topic"), (error, packet) =>

@@ -141,9 +141,10 @@ class Puppet:
 
     def disconnect(self) -> None:
         """Say goodbye, unless the connection is over already."""
-        if self._connected and self.ended.empty():
+        if self._connected:
+            report = self.do(Order(kind="disconnect"))
+            assert report.error == "" or not self._connected, report
             self._connected = False
-            assert self.do(Order(kind="disconnect")).error == ""
 
     def subscribe(self, topic: str, *, qos: int = 1) -> int:
         """Subscribe; the reason code, or -1 when it is not told."""
@@ -195,6 +196,7 @@ class Puppet:
                     case "message":
                         self.messages.put(report.content)
                     case "ended":
+                        self._connected = False
                         self.ended.put(report)
                     case _:
                         self._done.put(report)

@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from ohmqtt.client import Client
+from ohmqtt.error import MQTTError
 from ohmqtt.property import MQTTConnectProps, MQTTPublishProps
 
 from tests.e2e.puppets import stage
@@ -92,7 +93,12 @@ class Actor:
             retain=content.retain,
             properties=properties,
         )
-        return sent.wait_for_ack(ANSWER_S).reason_code if content.qos else -1
+        if content.qos == 0:
+            return -1
+        try:
+            return sent.wait_for_ack(ANSWER_S).reason_code
+        except MQTTError as refused:
+            return refused.reason_code
 
     def _on_message(self, _client: Client, packet: MQTTPublishPacket) -> None:
         properties = packet.properties

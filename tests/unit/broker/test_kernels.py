@@ -56,7 +56,7 @@ async def test_run_of_requests_is_one_batch_and_one_run_of_answers() -> None:
         run = await sensor.next()
         assert isinstance(run, Run)
         assert run.payloads() == [bytes([2 * i]) * 8 for i in range(20)]
-        assert [run.properties(i).correlation_data for i in range(20)] == [
+        assert [run.packet(i).properties.correlation_data for i in range(20)] == [
             bytes([i, 7]) for i in range(20)
         ]
         assert broker.pool.batches == [20]
@@ -113,7 +113,7 @@ async def test_call_that_cannot_run_is_answered_with_the_reason(
         (puback,) = [e for e in events if isinstance(e, Puback)]
         (answer,) = [e for e in events if isinstance(e, Run)]
         assert puback.reason == reason
-        said = dict(answer.properties(0).user_properties)
+        said = dict(answer.packet().properties.user_properties)
         assert said["status"] == "error"
         assert told in said["error"]
 
@@ -143,7 +143,7 @@ async def test_fault_of_a_kernel_is_told_to_every_caller() -> None:
         run = await sensor.next()
         assert isinstance(run, Run)
         assert run.count == 3
-        assert dict(run.properties(2).user_properties)["status"] == "error"
+        assert dict(run.packet(2).properties.user_properties)["status"] == "error"
         assert broker.kernels.failed == 3
 
 

@@ -3,8 +3,12 @@ from __future__ import annotations
 import trio
 import trio.testing
 
+from broker.aliases import Aliases
+from broker.memory import MemoryBudget
 from broker.outlet import WRITE_PIECE_BYTES, Outlet
 from mqtt.packets import Version
+
+ROOMY_BYTES = 1 << 30
 
 
 class Pipe:
@@ -40,15 +44,26 @@ class Pipe:
         await trio.lowlevel.checkpoint()
 
 
-def outlet_on(pipe: Pipe, reasons: list[str], *, max_queued_bytes: int = 1000) -> Outlet:
+def outlet_on(
+    pipe: Pipe,
+    reasons: list[str],
+    *,
+    version: Version = Version.V5,
+    max_packet_bytes: int = 100,
+    max_queued_bytes: int = 1000,
+    budget: MemoryBudget | None = None,
+    aliases: Aliases | None = None,
+) -> Outlet:
     return Outlet(
         pipe,
-        version=Version.V5,
-        max_packet_bytes=100,
+        version=version,
+        max_packet_bytes=max_packet_bytes,
         max_queued_bytes=max_queued_bytes,
         slow_consumer_s=2.0,
         stuck_consumer_s=30.0,
         broken=reasons.append,
+        budget=MemoryBudget(ROOMY_BYTES) if budget is None else budget,
+        aliases=aliases,
     )
 
 
@@ -191,3 +206,144 @@ async def test_outlet_reports_a_link_that_breaks_while_it_waits(nursery: trio.Nu
     pipe.open.set()
     await trio.testing.wait_all_tasks_blocked()
     assert reasons == ["cannot write: gone"]
+
+
+# -- publishers pause ------------------------------------------------------------------------
+
+
+async def test_outlet_pauses_publishers_while_too_much_waits_behind_the_window(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    outlet = outlet_on(Pipe(), [])
+    outlet.note_backlog(True)  # noqa: FBT003  its one fact
+    assert outlet.over_full
+    assert not outlet.congested, "the client itself is still read from: its acknowledgements help"
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outlet.wait_for_room, began)
+        await trio.sleep(1)
+        outlet.note_backlog(False)  # noqa: FBT003
+    assert trio.current_time() == began + 1
+    assert not outlet.lossy
+
+
+async def test_outlet_with_a_lasting_backlog_is_lossy_until_the_backlog_is_gone(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    pipe = Pipe()
+    outlet = outlet_on(pipe, [])
+    outlet.note_backlog(True)  # noqa: FBT003
+    await outlet.wait_for_room(trio.current_time())
+    assert not outlet.put(b"lost", 4, 1)
+    began = trio.current_time()
+    await outlet.wait_for_room(began)
+    assert trio.current_time() == began, "who is known to be slow costs publishers no more time"
+    outlet.note_backlog(False)  # noqa: FBT003
+    assert outlet.put(b"kept", 4, 1)
+    outlet.flush_now()
+    assert pipe.written == b"kept"
+
+
+async def test_outlet_that_drains_stays_lossy_while_the_backlog_lasts(
+    nursery: trio.Nursery, autojump_clock: trio.abc.Clock
+) -> None:
+    pipe = Pipe(room=0)
+    outlet = outlet_on(pipe, [], max_queued_bytes=10)
+    nursery.start_soon(outlet.run_writer)
+    outlet.put(b"first", 5, 1)
+    outlet.flush_now()
+    outlet.note_backlog(True)  # noqa: FBT003
+    await outlet.wait_for_room(trio.current_time())
+    pipe.open.set()
+    await trio.testing.wait_all_tasks_blocked()
+    assert outlet.lossy
+
+
+async def test_publishers_wait_for_all_their_slow_subscribers_together(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    outlets = [outlet_on(Pipe(), []) for _ in range(3)]
+    began = trio.current_time()
+    for outlet in outlets:
+        outlet.note_backlog(True)  # noqa: FBT003
+        await outlet.wait_for_room(began)
+    assert trio.current_time() == began + 2.0
+    assert all(outlet.lossy for outlet in outlets)
+
+
+async def test_outlet_lets_nobody_in_for_a_backlog_that_ends_while_bytes_still_wait(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    outlet = outlet_on(Pipe(), [], max_queued_bytes=10)
+    outlet.put_control(b"x" * 20)
+    outlet.note_backlog(True)  # noqa: FBT003
+    with trio.move_on_after(1) as patience:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(outlet.wait_for_room, trio.current_time())
+            await trio.testing.wait_all_tasks_blocked()
+            outlet.note_backlog(False)  # noqa: FBT003
+    assert patience.cancelled_caught
+    outlet.release()
+
+
+async def test_task_of_the_broker_waits_until_the_client_is_ready_for_more(
+    nursery: trio.Nursery, autojump_clock: trio.abc.Clock
+) -> None:
+    outlet = outlet_on(Pipe(), [])
+    outlet.note_backlog(True)  # noqa: FBT003
+    ready = trio.Event()
+
+    async def wait() -> None:
+        await outlet.wait_until_ready()
+        ready.set()
+
+    nursery.start_soon(wait)
+    await trio.sleep(60)
+    assert not ready.is_set(), "not bounded here"
+    outlet.note_backlog(False)  # noqa: FBT003
+    await ready.wait()
+
+
+# -- the ceiling over all --------------------------------------------------------------------
+
+
+async def test_outlet_counts_what_waits_against_the_ceiling_until_it_leaves(
+    nursery: trio.Nursery,
+) -> None:
+    budget = MemoryBudget(1000)
+    pipe = Pipe(room=0)
+    outlet = outlet_on(pipe, [], budget=budget)
+    nursery.start_soon(outlet.run_writer)
+    outlet.put_control(b"12345")
+    assert budget.used_bytes == 5
+    outlet.flush_now()
+    assert budget.used_bytes == 0, "what the TLS layer holds has a bound of its own"
+    outlet.put_control(b"678")
+    outlet.flush_now()
+    assert budget.used_bytes == 3
+    pipe.room = ROOMY_BYTES
+    pipe.open.set()
+    await trio.testing.wait_all_tasks_blocked()
+    assert budget.used_bytes == 0
+
+
+def test_outlet_gives_back_its_share_of_the_ceiling_when_it_is_released() -> None:
+    budget = MemoryBudget(1000)
+    outlet = outlet_on(Pipe(), [], budget=budget)
+    outlet.put_control(b"12345")
+    outlet.release()
+    assert budget.used_bytes == 0
+    outlet.put_control(b"678")
+    assert budget.used_bytes == 0
+
+
+def test_every_outlet_with_something_waiting_is_full_while_the_ceiling_is_passed() -> None:
+    budget = MemoryBudget(10)
+    stuck, idle, slow = (outlet_on(Pipe(), [], budget=budget) for _ in range(3))
+    stuck.put_control(b"x" * 10)
+    slow.put_control(b"y")
+    assert budget.spent
+    assert slow.over_full, "though it holds one byte"
+    assert not idle.over_full, "who takes everything at once need not wait for the others"
+    stuck.release()
+    assert not slow.over_full

@@ -3,8 +3,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from acl.model import Principal
-from acl.rules import RuleSet
+import pytest
+
 from broker.guard import Readers
 from broker.outlet import Outlet
 from broker.router import (
@@ -14,158 +14,474 @@ from broker.router import (
     ROUTE_BYTES,
     Router,
     Subscribed,
-    Subscriber,
 )
-from cache.authorizer import Authorizer
-from cache.connection import ConnectionCache
-from cache.limits import CacheLimits
-from mqtt.packets import Publish
-from tests.brokers import RuleAuthority
-from tests.unit.broker.test_outlet import Pipe, outlet_on
+from broker.session import Session
+from mqtt.outgoing import Parcel
+from mqtt.packets import Publish, Version
+from mqtt.runs import Run, run_of
+from tests.unit.broker.test_session import House, Line, queued
 
-
-def empty_cache() -> ConnectionCache:
-    authorizer = Authorizer(
-        RuleAuthority(RuleSet(())), limits=CacheLimits(), clock=lambda: 0.0, new_id=lambda: "d-0"
-    )
-    return authorizer.open(Principal("member"))
-
-
-@dataclass(eq=False)
-class Member:
-    outlet: Outlet = field(default_factory=lambda: outlet_on(Pipe(), []))
-    principal: Principal = field(default_factory=lambda: Principal("member"))
-    cache: ConnectionCache = field(default_factory=empty_cache)
-    peer: str = ""
-    got: list[tuple[bytes, int, bool]] = field(default_factory=list[tuple[bytes, int, bool]])
-
-    def deliver(self, publish: Publish, *, qos: int, retain: bool) -> bool:
-        self.got.append((publish.payload, qos, retain))
-        return True
+GROUP = "$share/g/t"
 
 
 @dataclass
 class Check:
-    """Allows everybody but the refused; calls `meanwhile` as if policy changed during the check."""
+    """Allows everybody but the refused; calls `meanwhile` as if something changed during the check."""
 
-    refused: set[Subscriber] = field(default_factory=set[Subscriber])
+    refused: set[Session] = field(default_factory=set[Session])
     meanwhile: Callable[[], None] = lambda: None
     checks: int = 0
     lasting: bool = True
 
-    async def may_read(self, subscribers: Sequence[Subscriber], topic: bytes) -> Readers:
+    async def may_read(self, sessions: Sequence[Session], topic: bytes) -> Readers:
         self.checks += 1
-        allowed = tuple(s for s in subscribers if s not in self.refused)
+        allowed = tuple(s for s in sessions if s not in self.refused)
         self.meanwhile()
         return Readers(allowed=allowed, lasting=self.lasting)
 
+    def once(self, change: Callable[[], None]) -> None:
+        """Have this happen during the next check."""
 
-def subscribed(
-    member: Member, filter_: str, *, qos: int = 0, no_local: bool = False, rap: bool = False
-) -> Subscribed:
-    return Subscribed(
-        subscriber=member, filter=filter_, qos=qos, no_local=no_local, retain_as_published=rap
-    )
+        def happen() -> None:
+            self.meanwhile = lambda: None
+            change()
+
+        self.meanwhile = happen
+
+
+class Town:
+    """A router, sessions, and what became of messages nobody got."""
+
+    def __init__(self) -> None:
+        self.house = House()
+        self.check = Check()
+        self.router = Router(self.check, lost=self.house.lose)
+
+    def subscribe(
+        self,
+        session: Session,
+        filter_: str,
+        *,
+        qos: int = 0,
+        no_local: bool = False,
+        rap: bool = False,
+        identifier: int | None = None,
+    ) -> None:
+        subscribed = Subscribed(
+            session=session,
+            filter=filter_,
+            qos=qos,
+            no_local=no_local,
+            retain_as_published=rap,
+            identifier=identifier,
+        )
+        session.subscriptions[filter_] = subscribed
+        self.router.subscribe(subscribed)
+
+    def member(
+        self, name: str, *filters: str, qos: int = 0, kept: bool = False, window: int = 100
+    ) -> tuple[Session, Line]:
+        """A connected client with these filters."""
+        session, line = self.house.online(name, kept=kept, window=window)
+        for filter_ in filters:
+            self.subscribe(session, filter_, qos=qos)
+        return session, line
+
+    def leave(self, session: Session) -> None:
+        """The client's connection ends."""
+        session.detach(0.0)
+        self.router.session_moved(session)
+
+    def back(self, session: Session) -> Line:
+        """The client is back."""
+        line = self.house.line()
+        session.attach(line, 100)
+        self.router.session_moved(session)
+        return line
+
+    async def publish(
+        self,
+        payload: bytes,
+        *,
+        qos: int = 0,
+        retain: bool = False,
+        count: int = 1,
+        sender: Outlet | None = None,
+    ) -> int:
+        message = self.house.message(payload, qos=qos, retain=retain, count=count)
+        touched: list[Outlet] = []
+        route = await self.router.route(b"t")
+        if qos or retain:
+            return self.router.deliver(route, message, sender, touched)
+        return self.router.deliver_run(route, message.run, sender, "sensor", touched)
+
+
+def qos_0(payload: bytes, version: Version = Version.V5) -> Run:
+    return run_of(Publish(topic="t", payload=payload), version)
+
+
+# -- routes ----------------------------------------------------------------------------------
 
 
 async def test_route_holds_every_session_once_at_its_highest_qos() -> None:
-    router, member = Router(Check()), Member()
-    router.subscribe(subscribed(member, "t/#", qos=0))
-    router.subscribe(subscribed(member, "t/+", qos=1))
-    (target,) = (await router.route(b"t/1")).targets
-    assert target.subscriber is member
+    town = Town()
+    session, _ = town.member("c")
+    town.subscribe(session, "t/#", qos=0)
+    town.subscribe(session, "t/+", qos=1)
+    (target,) = (await town.router.route(b"t/1")).targets
+    assert target.session is session
     assert target.qos == 1
 
 
+async def test_route_adds_up_what_the_matching_filters_of_a_session_say() -> None:
+    town = Town()
+    session, line = town.member("c")
+    town.subscribe(session, "t/#", no_local=True, identifier=5)
+    town.subscribe(session, "t/+", rap=True, identifier=6)
+    route = await town.router.route(b"t/1")
+    (target,) = route.targets
+    assert not target.no_local, "one of its filters wants its own messages"
+    assert target.retain_as_published
+    assert sorted(target.identifiers) == [5, 6]
+    assert route.special == (target,)
+    assert line.outlet not in route.v5
+
+
 async def test_route_is_remembered_until_a_subscription_changes() -> None:
-    check = Check()
-    router, member = Router(check), Member()
-    router.subscribe(subscribed(member, "t/#"))
-    assert await router.route(b"t/1") is await router.route(b"t/1")
-    router.unsubscribe(member, "t/#")
-    assert (await router.route(b"t/1")).targets == ()
-    assert router.subscriptions == 0
+    town = Town()
+    session, _ = town.member("c", "t/#")
+    assert await town.router.route(b"t/1") is await town.router.route(b"t/1")
+    assert town.check.checks == 1
+    town.router.unsubscribe(session, "t/#")
+    assert (await town.router.route(b"t/1")).targets == ()
+    assert town.router.subscriptions == 0
 
 
-async def test_filter_without_wildcards_concerns_its_own_route_only() -> None:
-    router, member = Router(Check()), Member()
-    other, own = await router.route(b"t/2"), await router.route(b"t/1")
-    router.subscribe(subscribed(member, "t/1"))
-    assert await router.route(b"t/2") is other
-    assert own.targets == ()
-    assert len((await router.route(b"t/1")).targets) == 1
-    router.unsubscribe(member, "t/1")
-    assert (await router.route(b"t/1")).targets == ()
-    router.subscribe(subscribed(member, "t/+"))
-    assert len((await router.route(b"t/2")).targets) == 1
+@pytest.mark.parametrize(
+    ("filter_", "forgotten"),
+    [
+        ("t/1", {"t/1"}),
+        ("t/+", {"t/1", "t/2"}),
+        ("t/#", {"t", "t/1", "t/2", "t/1/x"}),
+        ("+/1", {"t/1", "u/1"}),
+        ("#", {"t", "t/1", "t/2", "t/1/x", "u/1"}),
+        ("$SYS/#", {"$SYS/x"}),
+        ("$share/g/t/+", {"t/1", "t/2"}),
+        ("nothing", set()),
+    ],
+)
+async def test_filter_forgets_only_the_routes_it_matches(
+    filter_: str, forgotten: set[str]
+) -> None:
+    town = Town()
+    topics = {"t", "t/1", "t/2", "t/1/x", "u/1", "$SYS/x"}
+    session, _ = town.member("c")
+
+    async def left() -> set[str]:
+        found = {topic.decode() for topic in town.router.routes}
+        for topic in topics:
+            await town.router.route(topic.encode())
+        return found
+
+    await left()
+    town.subscribe(session, filter_)
+    assert topics - await left() == forgotten
+    town.router.session_moved(session)
+    assert topics - await left() == forgotten
+    town.router.unsubscribe(session, filter_)
+    assert topics - await left() == forgotten
+
+
+async def test_policy_change_forgets_every_route_in_place() -> None:
+    town = Town()
+    table = town.router.routes
+    for topic in (b"t/1", b"u"):
+        await town.router.route(topic)
+    town.router.forget_routes()
+    assert town.router.routes is table
+    assert not table
+    await town.router.route(b"t/1")
+    town.subscribe(town.house.session(), "t/1")
+    assert not table, "the tree of topics follows the table"
 
 
 async def test_route_leaves_out_who_may_not_read() -> None:
-    check = Check()
-    router, member = Router(check), Member()
-    check.refused.add(member)
-    router.subscribe(subscribed(member, "#"))
-    assert (await router.route(b"t/1")).targets == ()
+    town = Town()
+    session, _ = town.member("c", "#")
+    town.check.refused.add(session)
+    assert (await town.router.route(b"t/1")).targets == ()
 
 
 async def test_route_overtaken_by_a_policy_change_is_built_again() -> None:
-    check = Check()
-    router, member = Router(check), Member()
-    router.subscribe(subscribed(member, "#"))
+    town = Town()
+    session, _ = town.member("c", "#")
 
     def revoke() -> None:
-        check.refused.add(member)
-        check.meanwhile = lambda: None
-        router.forget_routes()
+        town.check.refused.add(session)
+        town.router.forget_routes()
 
-    check.meanwhile = revoke
-    assert (await router.route(b"t/1")).targets == ()
-    assert check.checks == 2
+    town.check.once(revoke)
+    assert (await town.router.route(b"t/1")).targets == ()
+    assert town.check.checks == 2
 
 
 async def test_policy_that_never_settles_delivers_to_nobody() -> None:
-    check = Check()
-    router, member = Router(check), Member()
-    router.subscribe(subscribed(member, "#"))
-    check.meanwhile = router.forget_routes
-    assert await router.route(b"t/1") is NOBODY
-    assert check.checks == MAX_REBUILDS
+    town = Town()
+    town.member("c", "#")
+    town.check.meanwhile = town.router.forget_routes
+    assert await town.router.route(b"t/1") is NOBODY
+    assert town.check.checks == MAX_REBUILDS
 
 
-async def test_message_goes_out_at_the_lower_qos_and_with_the_asked_retain_flag() -> None:
-    router, plain, keeps = Router(Check()), Member(), Member()
-    router.subscribe(subscribed(plain, "t", qos=0))
-    router.subscribe(subscribed(keeps, "t", qos=1, rap=True))
-    publish = Publish(topic="t", payload=b"m", qos=1, packet_id=1, retain=True)
-    touched: list[Outlet] = []
-    assert router.deliver(await router.route(b"t"), publish, None, touched) == 2
-    assert plain.got == [(b"m", 0, False)]
-    assert keeps.got == [(b"m", 1, True)]
-    assert len(touched) == 2
+async def test_route_overtaken_by_a_subscription_is_used_once_and_not_remembered() -> None:
+    town = Town()
+    session, _ = town.member("c", "#")
+    late, _ = town.member("late")
+    town.check.once(lambda: town.subscribe(late, "elsewhere"))
+    assert [t.session for t in (await town.router.route(b"t")).targets] == [session]
+    assert not town.router.routes
 
 
-async def test_dollar_topics_are_not_matched_by_leading_wildcards() -> None:
-    router, member = Router(Check()), Member()
-    router.subscribe(subscribed(member, "#"))
-    assert (await router.route(b"$SYS/x")).targets == ()
+async def test_route_has_no_sessions_that_ended_while_it_was_built() -> None:
+    town = Town()
+    ended, _ = town.member("ended", "t", GROUP)
+    stays, _ = town.member("stays", "t", GROUP)
+
+    def end() -> None:
+        for filter_ in ("t", GROUP):
+            town.router.unsubscribe(ended, filter_)
+        ended.close()
+
+    town.check.once(end)
+    route = await town.router.route(b"t")
+    assert [t.session for t in route.targets] == [stays]
+    assert [m.session for m in route.groups[0].members] == [stays]
+
+
+async def test_route_names_the_outlets_of_now_though_a_client_moved_while_it_was_built() -> None:
+    town = Town()
+    gone, _ = town.member("gone", "t")
+    back, _ = town.member("back", "t")
+    lines: list[Line] = []
+
+    def move() -> None:
+        town.leave(gone)
+        town.leave(back)
+        lines.append(town.back(back))
+
+    town.check.once(move)
+    assert (await town.router.route(b"t")).v5 == (lines[0].outlet,)
 
 
 async def test_route_of_a_passing_verdict_is_used_once_and_not_remembered() -> None:
-    check = Check(lasting=False)
-    router, member = Router(check), Member()
-    router.subscribe(subscribed(member, "#"))
-    check.refused.add(member)
-    assert (await router.route(b"t/1")).targets == ()
-    check.refused.clear()
-    assert len((await router.route(b"t/1")).targets) == 1
-    assert not router.routes
+    town = Town()
+    session, _ = town.member("c", "#")
+    town.check.lasting = False
+    town.check.refused.add(session)
+    assert (await town.router.route(b"t/1")).targets == ()
+    town.check.refused.clear()
+    assert len((await town.router.route(b"t/1")).targets) == 1
+    assert not town.router.routes
+
+
+async def test_dollar_topics_are_not_matched_by_leading_wildcards() -> None:
+    town = Town()
+    town.member("c", "#")
+    assert (await town.router.route(b"$SYS/x")).targets == ()
 
 
 async def test_routes_are_bounded_in_memory_however_long_topics_are() -> None:
-    router = Router(Check())
+    router = Town().router
     longest = 65_535
     for number in range(2 * MAX_ROUTES_BYTES // longest):
         await router.route(f"{number:05}".encode() + b"t" * (longest - 5))
         held = sum(len(topic) + ROUTE_BYTES for topic in router.routes)
         assert held <= MAX_ROUTES_BYTES
     assert router.routes
+
+
+# -- delivery --------------------------------------------------------------------------------
+
+
+async def test_message_goes_out_at_the_lower_qos_and_with_the_asked_retain_flag() -> None:
+    town = Town()
+    plain, plain_line = town.member("plain", "t", qos=0)
+    keeps, keeps_line = town.member("keeps")
+    town.subscribe(keeps, "t", qos=1, rap=True)
+    assert await town.publish(b"m", qos=1, retain=True) == 2
+    assert (plain_line.payloads(), keeps_line.payloads()) == ([b"m"], [b"m"])
+    assert plain_line.pipe.written[0] == 0x30
+    assert keeps_line.pipe.written[0] == 0x33
+    assert not len(plain.delivery.outgoing)
+    assert keeps.delivery.outgoing.in_flight == 1
+
+
+async def test_run_goes_to_each_client_in_its_own_version() -> None:
+    town = Town()
+    new, new_line = town.member("new", "t")
+    old, old_line = town.house.online("old", version=Version.V311)
+    town.subscribe(old, "t")
+    assert await town.publish(b"m", count=3) == 2
+    assert new_line.payloads() == old_line.payloads() == [b"m"] * 3
+    assert town.router.messages_out == 6
+    assert len(old_line.pipe.written) == len(new_line.pipe.written) - 3
+
+
+async def test_client_that_asked_not_to_hears_itself_neither_in_runs_nor_in_messages() -> None:
+    town = Town()
+    session, line = town.member("self")
+    town.subscribe(session, "t", qos=1, no_local=True)
+    _, other = town.member("other", "t", qos=1)
+    assert await town.publish(b"0", sender=line.outlet) == 1
+    assert await town.publish(b"1", qos=1, sender=line.outlet) == 1
+    assert await town.publish(b"2", qos=1, sender=other.outlet) == 2
+    assert line.payloads() == [b"2"]
+    assert other.payloads() == [b"0", b"1", b"2"]
+
+
+async def test_message_above_qos_0_waits_for_a_kept_session_and_qos_0_does_not() -> None:
+    town = Town()
+    session, _ = town.member("c", "t", qos=1, kept=True)
+    town.leave(session)
+    assert await town.publish(b"0") == 0
+    assert await town.publish(b"1", qos=1) == 1
+    line = town.back(session)
+    session.delivery.pump_and_flush()
+    assert line.payloads() == [b"1"]
+    assert town.router.messages_unrouted == 1
+
+
+async def test_session_that_is_not_kept_gets_nothing_while_it_is_away() -> None:
+    town = Town()
+    session, _ = town.member("c", "t", qos=1)
+    town.leave(session)
+    assert await town.publish(b"1", qos=1) == 0
+    assert not len(session.delivery.outgoing)
+
+
+async def test_first_packet_of_an_aliased_run_has_the_topic_and_the_others_have_not() -> None:
+    town = Town()
+    session, line = town.house.online("c", aliases=1)
+    topic = "a/long/topic"
+    town.subscribe(session, topic)
+    run = run_of(Publish(topic=topic, payload=b"m"), Version.V5)
+    three = run.repeated(run.data * 3, 3)
+    touched: list[Outlet] = []
+    for _ in range(2):
+        town.router.deliver_run(
+            await town.router.route(topic.encode()), three, None, "sensor", touched
+        )
+    assert touched == [line.outlet]
+    assert line.payloads() == [b"m"] * 6
+    assert line.pipe.written.count(topic.encode()) == 1
+
+
+async def test_alias_a_lossy_client_was_not_told_is_told_when_it_takes_messages_again() -> None:
+    town = Town()
+    session, line = town.house.online("c", aliases=1)
+    town.subscribe(session, "topic")
+    route = await town.router.route(b"topic")
+    run = run_of(Publish(topic="topic", payload=b"m"), Version.V5)
+    line.outlet.lossy = True
+    town.router.deliver_run(route, run, None, "sensor", [])
+    line.outlet.lossy = False
+    town.router.deliver_run(route, run, None, "sensor", [])
+    assert line.payloads() == [b"m"]
+    assert b"topic" in line.pipe.written
+
+
+# -- shared subscriptions --------------------------------------------------------------------
+
+
+async def test_group_counts_as_one_subscription_and_ends_with_its_last_member() -> None:
+    town = Town()
+    one, _ = town.member("1", GROUP)
+    two, _ = town.member("2", GROUP)
+    assert (town.router.subscriptions, town.router.shared_subscriptions) == (1, 1)
+    town.router.unsubscribe(one, GROUP)
+    assert town.router.group(GROUP) is not None
+    town.router.unsubscribe(two, GROUP)
+    assert town.router.group(GROUP) is None
+    assert (await town.router.route(b"t")).groups == ()
+    town.router.unsubscribe(two, GROUP)
+    assert town.router.subscriptions == 0
+
+
+async def test_only_members_that_are_connected_are_chosen() -> None:
+    town = Town()
+    away, _ = town.member("away", GROUP, qos=1, kept=True)
+    _, line = town.member("here", GROUP, qos=1, kept=True)
+    town.leave(away)
+    for letter in (b"1", b"2", b"3"):
+        assert await town.publish(letter, qos=1) == 1
+        assert await town.publish(letter) == 1
+    assert len(line.payloads()) == 6
+    assert not len(away.delivery.outgoing)
+
+
+async def test_message_for_a_group_without_members_that_could_wait_is_told_as_lost() -> None:
+    town = Town()
+    session, _ = town.member("c", GROUP, qos=1)
+    plain, _ = town.member("plain", GROUP, qos=0, kept=True)
+    town.leave(session)
+    town.leave(plain)
+    assert await town.publish(b"1", qos=1, count=2) == 0
+    assert town.house.lost == [(b"t", 2, "no member")]
+
+
+async def test_messages_of_a_member_that_left_go_to_one_that_is_connected() -> None:
+    town = Town()
+    leaves, _ = town.member("leaves", GROUP, qos=1, kept=True)
+    await town.publish(b"1", qos=1)
+    stays, line = town.member("stays", GROUP, qos=1, kept=True)
+    town.house.policy.answers[b"t"] = True
+    town.leave(leaves)
+    town.router.give_again(GROUP, leaves.delivery.withdraw(GROUP))
+    assert line.payloads() == [b"1"]
+    assert not len(leaves.delivery.outgoing)
+    assert stays.delivery.outgoing.in_flight == 1
+
+
+async def test_message_handed_on_is_weighed_for_who_gets_it() -> None:
+    town = Town()
+    leaves, _ = town.member("leaves", GROUP, qos=1, kept=True)
+    await town.publish(b"1", qos=1)
+    _, line = town.member("stays", GROUP, qos=1, kept=True)
+    town.house.policy.answers[b"t"] = False
+    town.leave(leaves)
+    town.router.give_again(GROUP, leaves.delivery.withdraw(GROUP))
+    assert line.payloads() == []
+
+
+async def test_message_handed_on_to_nobody_is_told_as_lost() -> None:
+    town = Town()
+    message = town.house.message(count=3)
+    parcel = Parcel(content=queued(message, group=GROUP), first=1, count=2, qos=1)
+    town.router.give_again(GROUP, [parcel])
+    assert town.house.lost == [(b"t", 2, "no member")]
+
+
+async def test_member_that_is_back_gathers_what_waits_with_members_that_are_away() -> None:
+    town = Town()
+    one, _ = town.member("1", GROUP, qos=1, kept=True)
+    two, _ = town.member("2", GROUP, qos=1, kept=True)
+    for session in (one, two):
+        town.leave(session)
+    for letter in (b"1", b"2", b"3", b"4"):
+        await town.publish(letter, qos=1)
+    town.house.policy.answers[b"t"] = True
+    line = town.back(one)
+    town.router.gather(GROUP)
+    one.delivery.pump_and_flush()
+    assert sorted(line.payloads()) == [b"1", b"2", b"3", b"4"]
+    assert not len(two.delivery.outgoing)
+
+
+async def test_nothing_is_gathered_while_every_member_is_away() -> None:
+    town = Town()
+    session, _ = town.member("c", GROUP, qos=1, kept=True)
+    town.leave(session)
+    await town.publish(b"1", qos=1)
+    town.router.gather(GROUP)
+    assert session.delivery.outgoing.queued == 1
+    assert not town.router.served(GROUP)

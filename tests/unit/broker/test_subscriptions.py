@@ -1,18 +1,32 @@
 from __future__ import annotations
 
 import pytest
+import trio
+import trio.testing
 
 from broker.config import BrokerLimits
 from mqtt.errors import ReasonCode
 from mqtt.packets import (
-    Disconnect,
+    Connect,
     Properties,
+    Puback,
+    Publish,
     Suback,
     Subscribe,
     Subscription,
+    Unsuback,
     Unsubscribe,
 )
-from tests.brokers import allow, running_broker
+from tests.brokers import Peer, TestBroker, allow, running_broker
+from tests.unit.broker.test_messaging import (
+    KEPT,
+    SENSOR,
+    VIEWER,
+    SlowStore,
+    got,
+    publish,
+    subscribe,
+)
 
 READS = allow("viewer", "read", "topic.**")
 
@@ -21,7 +35,8 @@ READS = allow("viewer", "read", "topic.**")
     ("filter_", "reason"),
     [
         ("a/" * 127 + "b", ReasonCode.SUCCESS),
-        ("$share/g/a", ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED),
+        ("$share/g/a", ReasonCode.SUCCESS),
+        ("a/" * 200 + "b", ReasonCode.TOPIC_FILTER_INVALID),
         ("a/b", ReasonCode.SUCCESS),
     ],
 )
@@ -54,21 +69,6 @@ async def test_refusal_is_explained_with_the_decision_only() -> None:
         assert (answer.properties.reason_string or "").startswith("not authorized, decision d-")
 
 
-async def test_subscription_identifiers_are_refused_as_told() -> None:
-    async with running_broker(READS) as broker:
-        viewer = await broker.client("viewer")
-        await viewer.send(
-            Subscribe(
-                packet_id=1,
-                filters=(Subscription(filter="a"),),
-                properties=Properties(subscription_identifiers=(1,)),
-            )
-        )
-        answer = await viewer.next()
-        assert isinstance(answer, Disconnect)
-        assert answer.reason == ReasonCode.SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED
-
-
 async def test_subscriptions_are_bounded_in_memory_too() -> None:
     async with running_broker(READS) as broker:
         viewer = await broker.client("viewer")
@@ -85,3 +85,132 @@ async def test_subscriptions_are_bounded_in_memory_too() -> None:
         answer = await viewer.next()
         assert isinstance(answer, Suback)
         assert answer.reasons == (ReasonCode.SUCCESS,), "what is given back may be used again"
+
+
+async def test_shared_subscription_needs_the_grant_of_its_filter() -> None:
+    reads = allow("viewer", "read", "topic.a")
+    async with running_broker(reads) as broker:
+        viewer = await broker.client("viewer")
+        filters = tuple(Subscription(filter=f) for f in ("$share/g/a", "$share/g/b"))
+        await viewer.send(Subscribe(packet_id=1, filters=filters))
+        answer = await viewer.next()
+        assert isinstance(answer, Suback)
+        assert answer.reasons == (ReasonCode.SUCCESS, ReasonCode.NOT_AUTHORIZED)
+
+
+async def test_unsubscribe_answers_each_filter_and_stops_its_messages() -> None:
+    async with running_broker(SENSOR, VIEWER) as broker:
+        sensor, viewer = await broker.client("sensor"), await broker.client("viewer")
+        await subscribe(viewer, "t/#", "$share/g/t/#")
+        await viewer.send(Unsubscribe(packet_id=2, filters=("t/#", "t/#", "$share/g/t/#")))
+        answer = await viewer.next()
+        assert isinstance(answer, Unsuback)
+        gone = ReasonCode.NO_SUBSCRIPTION_EXISTED
+        assert answer.reasons == (ReasonCode.SUCCESS, gone, ReasonCode.SUCCESS)
+        await publish(sensor, b"x")
+        assert await viewer.nothing()
+        assert broker.router.subscriptions == 0
+
+
+# -- the store -------------------------------------------------------------------------------
+
+
+async def kept_viewer(broker: TestBroker, store: SlowStore) -> Peer:
+    viewer = broker.peer("viewer")
+    await viewer.greet(Connect(client_id="c", clean_start=False, properties=KEPT))
+    store.settle_all(True)  # noqa: FBT003
+    return viewer
+
+
+async def test_subscription_that_cannot_be_stored_is_refused_and_not_effective() -> None:
+    store = SlowStore()
+    async with running_broker(SENSOR, VIEWER, store=store) as broker:
+        viewer, sensor = await kept_viewer(broker, store), await broker.client("sensor")
+        await viewer.send(Subscribe(packet_id=1, filters=(Subscription(filter="t/#"),)))
+        await trio.testing.wait_all_tasks_blocked()
+        store.settle_all(False)  # noqa: FBT003
+        answer = await viewer.next()
+        assert isinstance(answer, Suback)
+        assert answer.reasons == (ReasonCode.QUOTA_EXCEEDED,)
+        await publish(sensor, b"x", qos=0)
+        assert await viewer.nothing()
+        assert broker.router.subscriptions == 0
+
+
+async def test_subscription_that_could_not_be_replaced_stays_as_it_was() -> None:
+    store = SlowStore()
+    async with running_broker(SENSOR, VIEWER, store=store) as broker:
+        viewer = await kept_viewer(broker, store)
+        for durable, qos in ((True, 0), (False, 1)):
+            wanted = (Subscription(filter="t/#", qos=qos),)
+            await viewer.send(Subscribe(packet_id=1, filters=wanted))
+            await trio.testing.wait_all_tasks_blocked()
+            store.settle_all(durable)
+            assert isinstance(await viewer.next(), Suback)
+        (target,) = (await broker.router.route(b"t/1")).targets
+        assert target.qos == 0
+
+
+async def test_subscription_of_a_session_that_is_not_kept_waits_for_no_disk() -> None:
+    store = SlowStore()
+    async with running_broker(VIEWER, store=store) as broker:
+        viewer = await broker.client("viewer")
+        await subscribe(viewer, "t/#")
+
+
+async def test_subscription_is_refused_at_once_while_the_store_fails() -> None:
+    store = SlowStore()
+    async with running_broker(VIEWER, store=store) as broker:
+        viewer = await kept_viewer(broker, store)
+        store.why = "disk full"
+        await viewer.send(Subscribe(packet_id=1, filters=(Subscription(filter="t/#"),)))
+        await trio.testing.wait_all_tasks_blocked()
+        store.settle_all(True)  # noqa: FBT003
+        answer = await viewer.next()
+        assert isinstance(answer, Suback)
+        assert answer.reasons == (ReasonCode.QUOTA_EXCEEDED,)
+
+
+# -- retained messages -----------------------------------------------------------------------
+
+
+async def retain(sensor: Peer, count: int) -> None:
+    for number in range(count):
+        await sensor.send(Publish(topic=f"t/{number}", payload=b"r", retain=True))
+    assert await sensor.nothing()
+
+
+async def test_retained_messages_come_at_the_pace_of_the_client() -> None:
+    limits = BrokerLimits(max_queued_messages=8)
+    async with running_broker(SENSOR, VIEWER, limits=limits) as broker:
+        sensor, viewer = await broker.client("sensor"), broker.peer("viewer")
+        await retain(sensor, 200)
+        window = Properties(receive_maximum=1)
+        await viewer.greet(Connect(client_id="v", properties=window))
+        for peer in (sensor, viewer):
+            assert await peer.nothing()
+        await sensor.send(Publish(topic="t/0", payload=b"q", qos=1, packet_id=1, retain=True))
+        assert isinstance(await sensor.next(), Puback)
+        await subscribe(viewer, "t/#", qos=1)
+        topics = {(await got(viewer)).topic for _ in range(200)}
+        assert len(topics) == 200
+        assert broker.routing.dead_letters.lost.total() == 0
+
+
+async def test_waiting_retained_messages_of_one_client_are_bounded() -> None:
+    limits = BrokerLimits(max_queued_messages=8, max_subscriptions=1000)
+    async with running_broker(SENSOR, VIEWER, limits=limits) as broker:
+        sensor, viewer = await broker.client("sensor"), broker.peer("viewer")
+        for number in range(200):
+            topic = f"t/{number}"
+            await sensor.send(Publish(topic=topic, payload=b"r", qos=1, packet_id=1, retain=True))
+            await sensor.next()
+        window = Properties(receive_maximum=1)
+        await viewer.greet(Connect(client_id="v", properties=window))
+        for _ in range(50):
+            await viewer.send(
+                Subscribe(packet_id=9, filters=(Subscription(filter="t/#", qos=1),))
+            )
+        await trio.testing.wait_all_tasks_blocked()
+        tasks = trio.lowlevel.current_statistics().tasks_living
+        assert tasks < 40, tasks

@@ -252,6 +252,25 @@ def test_puback_for_qos_2_is_a_protocol_error_and_changes_nothing() -> None:
     assert contents(outgoing.acknowledge(ids(0, 1))) == ["a", "b"]
 
 
+@pytest.mark.parametrize("sent", [3, 4])
+def test_puback_run_that_ends_in_a_qos_2_message_is_a_protocol_error(sent: int) -> None:
+    outgoing = filled(parcel("a", count=2), parcel("b", count=2, qos=2))
+    taken(outgoing, sent)  # the second parcel in part, or wholly
+    with pytest.raises(RemoteProtocolError):
+        outgoing.acknowledge(ids(0, 1, 2))
+    assert counts(outgoing) == (sent, 4 - sent, 0)
+
+
+def test_acknowledgement_for_a_discarded_number_is_not_taken_for_the_next_parcel() -> None:
+    outgoing = filled(parcel("a"), parcel("lost"), parcel("b", count=3))
+    taken(outgoing, 1)
+    outgoing.discard_head()
+    taken(outgoing, 3)
+    assert contents(outgoing.acknowledge(ids(0, 1, 2))) == ["a"]
+    assert counts(outgoing) == (1, 1, 3)
+    assert numbers(taken(outgoing)) == [4]
+
+
 # ---- acknowledgements at QoS 2
 
 
@@ -381,6 +400,27 @@ def test_parcel_behind_is_finished_though_its_turn_has_not_come_again() -> None:
     assert counts(outgoing) == (0, 0, 2)
 
 
+def test_pubcomp_before_the_pubrel_was_repeated_is_unknown() -> None:
+    outgoing = singles("a", qos=2)
+    taken(outgoing)
+    outgoing.receive([1])
+    outgoing.rewind()
+    assert outgoing.complete([1]) == []
+    assert counts(outgoing) == (0, 1, 0)
+    assert [p.release for p in taken(outgoing)] == [True]
+
+
+def test_partly_finished_parcel_goes_on_where_its_finished_part_ends() -> None:
+    outgoing = filled(parcel("a"), parcel("b", count=3))
+    taken(outgoing)
+    outgoing.acknowledge(ids(1))
+    outgoing.rewind()
+    outgoing.take(WINDOW)
+    assert contents(outgoing.acknowledge(ids(0))) == ["a"]
+    assert counts(outgoing) == (0, 2, 2)
+    assert numbers(taken(outgoing)) == [2, 3]
+
+
 def test_rewind_twice_is_rewind_once() -> None:
     outgoing = filled(parcel("a", count=3), parcel("b"))
     taken(outgoing, 2)
@@ -468,9 +508,10 @@ def test_what_is_added_after_a_restart_is_fresh() -> None:
     outgoing: Outgoing[str] = Outgoing(3)
     outgoing.restore(numbered(2), settled_below=0)
     outgoing.add(parcel("new"))
-    assert not outgoing.head_is_fresh
+    fresh = [outgoing.head_is_fresh]
     assert [(p.sequence, p.dup) for p in taken(outgoing, 1)] == [(2, True)]
-    assert outgoing.head_is_fresh
+    fresh.append(outgoing.head_is_fresh)
+    assert fresh == [False, True]
     assert [(p.sequence, p.dup) for p in taken(outgoing)] == [(3, False)]
 
 

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import trio
+import trio.testing
+
+from broker.config import BrokerLimits
+from broker.durability import Volatile
+from broker.memory import MemoryBudget
+from mqtt.packets import Puback
+from tests.brokers import TestBroker, running_broker
+from tests.unit.broker.test_messaging import SENSOR, VIEWER, connected, got, publish, subscribe
+
+CEILING_BYTES = 1_000
+
+
+def test_budget_is_spent_above_its_ceiling_only() -> None:
+    budget = MemoryBudget(10)
+    budget.used_bytes = 10
+    assert not budget.spent
+    budget.used_bytes += 1
+    assert budget.spent
+    budget.used_bytes -= 1
+    assert not budget.spent
+
+
+def used(broker: TestBroker) -> int:
+    return broker.messaging.budget.used_bytes
+
+
+async def test_sessions_that_are_away_share_one_ceiling_and_what_is_beyond_it_is_told() -> None:
+    limits = BrokerLimits(max_waiting_bytes=CEILING_BYTES)
+    async with running_broker(SENSOR, VIEWER, store=Volatile(), limits=limits) as broker:
+        sensor = await broker.client("sensor")
+        for number in range(10):
+            viewer = await connected(broker, "viewer", f"away-{number}")
+            await subscribe(viewer, "t/#")
+            await viewer.leave()
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(10):
+            await publish(sensor, b"x" * 100)
+        assert CEILING_BYTES < used(broker) <= CEILING_BYTES + 120, "one message may pass it"
+        assert broker.routing.dead_letters.lost["queue full"] > 80
+        assert used(broker) == sum(
+            session.delivery.outgoing.queued_bytes for session in broker.registry.all_sessions()
+        )
+
+
+async def test_ceiling_is_free_again_when_those_who_were_away_have_taken_their_messages() -> None:
+    limits = BrokerLimits(max_waiting_bytes=CEILING_BYTES)
+    async with running_broker(SENSOR, VIEWER, store=Volatile(), limits=limits) as broker:
+        sensor = await broker.client("sensor")
+        viewer = await connected(broker, "viewer")
+        await subscribe(viewer, "t/#")
+        await viewer.leave()
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(15):
+            await publish(sensor, b"x" * 100)
+        waiting = 15 - broker.routing.dead_letters.lost["queue full"]
+        assert 0 < waiting < 15
+        viewer = await connected(broker, "viewer", present=True)
+        for _ in range(waiting):
+            message = await got(viewer)
+            assert message.payload == b"x" * 100
+            await viewer.send(Puback(packet_id=message.packet_id or 0))
+        assert await viewer.nothing()
+        assert used(broker) == 0
+        await publish(sensor, b"fits again")
+        assert (await got(viewer)).payload == b"fits again"
+
+
+async def test_stuck_subscribers_together_hold_no_more_than_the_ceiling_and_one_read_each(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    limits = BrokerLimits(max_waiting_bytes=CEILING_BYTES, slow_consumer_s=1.0)
+    async with running_broker(SENSOR, VIEWER, limits=limits) as broker:
+        sensor = await broker.client("sensor")
+        stuck = [await broker.client("viewer", client_id=f"v{number}") for number in range(5)]
+        for viewer in stuck:
+            await subscribe(viewer, "t/#", qos=0)
+            viewer.link.block()
+        for _ in range(60):
+            await publish(sensor, b"x" * 100, qos=0)
+            await trio.sleep(0.1)
+        assert used(broker) <= CEILING_BYTES + 5 * 120
+        assert all(connection.outlet.lossy for connection in broker.registry if connection.principal.name == "viewer")
+        for viewer in stuck:
+            viewer.link.unblock()
+        await trio.sleep(1)
+        assert used(broker) == 0
+
+
+async def test_ended_session_gives_its_part_of_the_ceiling_back() -> None:
+    async with running_broker(SENSOR, VIEWER, store=Volatile()) as broker:
+        sensor = await broker.client("sensor")
+        viewer = await connected(broker, "viewer")
+        await subscribe(viewer, "t/#")
+        await viewer.leave()
+        await trio.testing.wait_all_tasks_blocked()
+        await publish(sensor, b"x")
+        assert used(broker) > 0
+        await connected(broker, "viewer", clean=True)
+        assert used(broker) == 0

@@ -22,15 +22,6 @@ KEEP_ALIVE_PATIENCE = 1.5  # MQTT 3.1.2-22: silence of one and a half keep alive
 UNLIMITED_RECEIVE = 65_535  # MQTT 3.1.2.11.3: the default Receive Maximum
 UNLIMITED_PACKET_BYTES = 268_435_460  # no Maximum Packet Size told: the format's own limit
 LARGEST_WINDOW = 1_024  # QoS 1 and 2 messages under way to one client: ours, whatever it would take
-V311_REFUSALS = {
-    # MQTT 3.1.1 table 3.1: only five refusals exist; everything else is "not authorized".
-    ReasonCode.UNSUPPORTED_PROTOCOL_VERSION: 1,
-    ReasonCode.CLIENT_IDENTIFIER_NOT_VALID: 2,
-    ReasonCode.SERVER_UNAVAILABLE: 3,
-    ReasonCode.SERVER_BUSY: 3,
-    ReasonCode.QUOTA_EXCEEDED: 3,
-    ReasonCode.BAD_USER_NAME_OR_PASSWORD: 4,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

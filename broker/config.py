@@ -16,11 +16,13 @@ from acl.model import PrincipalKind
 from certs.errors import CertsError
 from certs.principal import PrincipalMapper, PrincipalRule, default_rules
 from certs.settings import SettingsError, load_settings
+from mqtt.topics import topic_complaint
 
 MIN_PACKET_BYTES = 1024  # below this not even a CONNECT with a SPIFFE-length client id fits
 MAX_PACKET_BYTES = 268_435_460  # the largest MQTT packet: 5 bytes of header, 2^28 - 1 after it
 # The controller proves itself once a second; below three proofs a healthy broker would lose contact again and again.
 MIN_STALE_AFTER_S = 3
+MAX_DEAD_LETTER_TOPIC_BYTES = 256  # it stands before topics that may be as long as MQTT allows
 
 
 class BrokerLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -240,6 +242,7 @@ def verify_limits(config: BrokerConfig) -> None:
     _within("limits.max_delayed_messages", limits.max_delayed_messages, 0, 10_000_000)
     _within("limits.max_delayed_bytes", limits.max_delayed_bytes, 0, 1 << 40)
     _within("mqtt.sys_interval_s", config.mqtt.sys_interval_s, 0, 3_600)
+    _verify_dead_letter_topic(config.mqtt.dead_letter_topic)
     if config.store is not None:
         _verify_store(config.store)
     _within("limits.receive_maximum", limits.receive_maximum, 1, 65_535)
@@ -253,6 +256,19 @@ def verify_limits(config: BrokerConfig) -> None:
     _within("limits.max_handshakes_per_address", limits.max_handshakes_per_address, 1, 65_536)
     _within("stale_after_s", config.stale_after_s, MIN_STALE_AFTER_S, 3_600)
     _within("kernel_wait_s", config.kernel_wait_s, 0.01, 60)
+
+
+def _verify_dead_letter_topic(topic: str) -> None:
+    if not topic:
+        return
+    complaint = topic_complaint(topic)
+    if topic.startswith(("$", "kernel/")):
+        complaint = "it is not for messages of clients"
+    elif len(topic.encode()) > MAX_DEAD_LETTER_TOPIC_BYTES:
+        complaint = f"it is longer than {MAX_DEAD_LETTER_TOPIC_BYTES} bytes"
+    if complaint is not None:
+        message = f"`mqtt.dead_letter_topic` cannot be `{topic}`: {complaint}"
+        raise SettingsError(message)
 
 
 def _verify_store(store: StoreConfig) -> None:

@@ -23,7 +23,7 @@ import structlog
 import trio
 from typing_extensions import override
 
-from broker.admission import V311_REFUSALS, Offer, Refusal, Terms, agree, refuse
+from broker.admission import Offer, Refusal, Terms, agree, refuse
 from broker.aliases import Aliases
 from broker.answers import answer
 from broker.enhanced_auth import METHOD, ProofExchange
@@ -151,6 +151,7 @@ class Connection:
             role=Role.SERVER,
             max_packet_bytes=services.limits.max_packet_bytes,
             topic_alias_maximum=services.limits.topic_alias_maximum,
+            allow_v31=services.offer.accept_mqtt31,
         )
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
@@ -231,6 +232,9 @@ class Connection:
         except RemoteProtocolError as error:
             self._services.count.protocol_errors += 1
             self._note("protocol error before CONNACK", str(error))
+            self._version = (
+                self._reader.version
+            )  # a refusal is told in the version that was asked for
             await self._refuse(Refusal(reason=error.reason, text=error.message))
             return None
         return event
@@ -643,7 +647,7 @@ class Connection:
         """
         self.quiet_until = inf
         match packet:
-            case Pubrec() if packet.reason.failed:
+            case Puback() | Pubrec() if packet.reason.failed:
                 if session.delivery.refused(packet.packet_id):
                     touched.append(self.outlet)
             case Puback() | Pubrec() | Pubrel() | Pubcomp():
@@ -722,7 +726,7 @@ class Connection:
             packet = Connack(session_present=False, reason=refusal.reason, properties=properties)
             data = encode(packet, Version.V5)
         else:
-            data = bytes((0x20, 2, 0, V311_REFUSALS.get(refusal.reason, 5)))
+            data = encode(Connack(session_present=False, reason=refusal.reason), self._version)
         with trio.move_on_after(FAREWELL_S):
             await self._send(data)
 

@@ -101,21 +101,27 @@ async def run_broker(config: BrokerConfig) -> None:
         TransportError: an address cannot be listened on.
         CertsError: a certificate or key cannot be used.
         GpuError: a kernel bundle is wrong.
+        StoreError: the store cannot be used.
+        VaultError: its key cannot be used.
     """
     with ExitStack() as stack:
         listeners = _bind(config, stack)
         audit = stack.enter_context(AuditLog(config.audit_file, clock=wall_clock))
         broker = Broker(config, audit)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async with trio.open_nursery() as nursery:
-                await broker.start(nursery, listeners)
-                log.info("broker is listening", **_addresses(listeners))
-                nursery.start_soon(_announce, broker, config, listeners)
-                async for number in signals:
-                    log.info("stopping", signal=signal.Signals(number).name)
-                    break
-                broker.dismiss_clients()
-                nursery.cancel_scope.cancel()
+            # The store ends last: it writes what is recorded while connections end.
+            async with trio.open_nursery() as keeping:
+                await broker.start_store(keeping)
+                async with trio.open_nursery() as nursery:
+                    await broker.start(nursery, listeners)
+                    log.info("broker is listening", **_addresses(listeners))
+                    nursery.start_soon(_announce, broker, config, listeners)
+                    async for number in signals:
+                        log.info("stopping", signal=signal.Signals(number).name)
+                        break
+                    broker.dismiss_clients()
+                    nursery.cancel_scope.cancel()
+                keeping.cancel_scope.cancel()
 
 
 class Broker:
@@ -258,6 +264,11 @@ class Broker:
             audit=self._audit,
         )
 
+    async def start_store(self, nursery: trio.Nursery) -> None:
+        """Start writing what is to outlive the process, if there is a store."""
+        if self._store is not None:
+            await nursery.start(self._store.run)
+
     async def start(self, nursery: trio.Nursery, listeners: dict[str, list[socket.socket]]) -> None:
         """Start every task; when this returns, clients can connect.
 
@@ -270,8 +281,6 @@ class Broker:
         nursery.start_soon(self._link.run)
         nursery.start_soon(self._guard.watch_contact, lambda: self._link.proved_at)
         messaging, routing = self._messaging, self._routing
-        if self._store is not None:
-            await nursery.start(self._store.run)
         await nursery.start(routing.waiting.run)
         nursery.start_soon(messaging.registry.sweep)
         nursery.start_soon(routing.dead_letters.run, routing.router, messaging.publishing.messages)

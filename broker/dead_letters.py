@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from mqtt.errors import LocalProtocolError
+from mqtt.packets import Version
 from mqtt.runs import run_of
 
 if TYPE_CHECKING:
@@ -20,8 +22,11 @@ if TYPE_CHECKING:
     from broker.outlet import Outlet
     from broker.router import Router
     from mqtt.packets import Publish
+    from mqtt.runs import Run
 
 MAX_WAITING = 1_024  # dead letters not published yet
+MAX_WAITING_BYTES = 16 << 20  # of their packets
+NOT_PUBLISHED = "not published"
 REASON_PROPERTY = "dead-letter-reason"
 
 
@@ -39,15 +44,17 @@ class DeadLetters:
             topic: published below it; empty: counted only.
         """
         self._topic = topic
-        self._waiting: deque[tuple[Message, str]] = deque()
+        self._waiting: deque[tuple[Message, int, int, str]] = deque()
+        self._waiting_bytes = 0
         self._wake = trio.Event()
         self.lost: Counter[str] = Counter()
 
-    def add(self, message: Message, count: int, reason: str) -> None:
+    def add(self, message: Message, first: int, count: int, reason: str) -> None:
         """Note messages nobody will get.
 
         Args:
             message: their run.
+            first: index of the first of them in it.
             count: how many of it.
             reason: why, one of a few words.
         """
@@ -55,10 +62,12 @@ class DeadLetters:
         topic = message.run.topic.decode()
         if not self._topic or not message.run.qos or topic.startswith(f"{self._topic}/"):
             return
-        if len(self._waiting) >= MAX_WAITING:
-            self.lost["not published"] += count
+        size = count * message.run.stride
+        if len(self._waiting) >= MAX_WAITING or self._waiting_bytes + size > MAX_WAITING_BYTES:
+            self.lost[NOT_PUBLISHED] += count
             return
-        self._waiting.append((message, reason))
+        self._waiting.append((message, first, count, reason))
+        self._waiting_bytes += size
         self._wake.set()
 
     async def run(self, router: Router, messages: Messages) -> None:
@@ -67,25 +76,24 @@ class DeadLetters:
             await self._wake.wait()
             self._wake = trio.Event()
             while self._waiting:
-                message, reason = self._waiting.popleft()
-                await self._publish(message, reason, router, messages)
+                message, first, count, reason = self._waiting.popleft()
+                touched: list[Outlet] = []
+                self._waiting_bytes -= count * message.run.stride
+                for index in range(first, first + count):
+                    run = self._letter(message.run.packet(index), reason)
+                    if run is None:
+                        self.lost[NOT_PUBLISHED] += 1
+                        continue
+                    route = await router.route(run.topic)
+                    router.deliver(route, messages.take(run, message.publisher), None, touched)
+                for outlet in touched:
+                    outlet.flush_now()
 
-    async def _publish(
-        self, message: Message, reason: str, router: Router, messages: Messages
-    ) -> None:
-        touched: list[Outlet] = []
-        for index in range(message.run.count):
-            letter = self._letter(message.run.packet(index), reason)
-            run = run_of(letter, message.run.version)
-            route = await router.route(run.topic)
-            router.deliver(route, messages.take(run, message.publisher), None, touched)
-        for outlet in touched:
-            outlet.flush_now()
-
-    def _letter(self, publish: Publish, reason: str) -> Publish:
+    def _letter(self, publish: Publish, reason: str) -> Run | None:
+        """The dead letter; None where it would be longer, or its topic deeper, than MQTT or we allow."""
         properties = publish.properties
         word = reason.replace(" ", "-")
-        return replace(
+        letter = replace(
             publish,
             topic=f"{self._topic}/{word}/{publish.topic}",
             qos=1,
@@ -98,3 +106,7 @@ class DeadLetters:
                 user_properties=(*properties.user_properties, (REASON_PROPERTY, reason)),
             ),
         )
+        try:
+            return run_of(letter, Version.V5)
+        except LocalProtocolError:
+            return None

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from acl.model import Principal
+    from broker.delivery import Lost
     from broker.durability import Durability
     from broker.messages import Message, Messages
     from broker.outlet import Outlet
@@ -61,7 +62,13 @@ class Delayed:
     """The delayed messages of a broker, the next one first."""
 
     def __init__(
-        self, messages: Messages, store: Durability, *, max_messages: int, max_bytes: int
+        self,
+        messages: Messages,
+        store: Durability,
+        *,
+        max_messages: int,
+        max_bytes: int,
+        lost: Lost = lambda _message, _first, _count, _reason: None,
     ) -> None:
         """Start with none.
 
@@ -70,11 +77,13 @@ class Delayed:
             store: records what is due when.
             max_messages: that wait.
             max_bytes: of all their packets together.
+            lost: told of those that expired before they were due.
         """
         self._messages = messages
         self._store = store
         self._max_messages = max_messages
         self._max_bytes = max_bytes
+        self._lost = lost
         self._heap: list[tuple[float, int, Message]] = []
         self._tie = 0
         self.bytes = 0
@@ -82,15 +91,17 @@ class Delayed:
     def __len__(self) -> int:
         return len(self._heap)
 
-    def add(self, message: Message, due_at: float) -> bool:
-        """Keep a message until it is due; False when it does not fit."""
-        size = len(message.run.data)
-        if len(self._heap) >= self._max_messages or self.bytes + size > self._max_bytes:
-            return False
+    def has_room(self, count: int, size_bytes: int) -> bool:
+        """Whether so many more messages of this size together fit."""
+        return (
+            len(self) + count <= self._max_messages and self.bytes + size_bytes <= self._max_bytes
+        )
+
+    def add(self, message: Message, due_at: float) -> None:
+        """Keep a message, for which there is room, until it is due."""
         self._messages.need(message)
         self._store.put_delayed(DelayedRecord(message_id=message.stored_as, due_at=due_at))
         self._push(message, due_at)
-        return True
 
     def restored(self, message: Message, due_at: float) -> None:
         """Take back a message of an earlier life."""
@@ -103,12 +114,17 @@ class Delayed:
         self.bytes += len(message.run.data)
 
     def due(self, now: float) -> Message | None:
-        """Return the next message that is due, None when none is; `done` must follow."""
-        return self._heap[0][2] if self._heap and self._heap[0][0] <= now else None
+        """Take the next message that is due and did not expire, None when there is none; `done` must follow."""
+        while self._heap and self._heap[0][0] <= now:
+            _, _, message = heappop(self._heap)
+            if not message.expired(now):
+                return message
+            self._lost(message, 0, message.run.count, "expired")
+            self.done(message)
+        return None
 
-    def done(self) -> None:
-        """The message that `due` returned was published, or may not be."""
-        _, _, message = heappop(self._heap)
+    def done(self, message: Message) -> None:
+        """A message that `due` gave was published, or may not be."""
         self.bytes -= len(message.run.data)
         self._store.drop_delayed(message.stored_as)
         self._messages.release(message)
@@ -156,6 +172,6 @@ class DelayedPublisher:
                 await publishing.publish_message(asker, message, touched)
             finally:
                 cache.close()
-            publishing.delayed.done()
+            publishing.delayed.done(message)
         for outlet in touched:
             outlet.flush_now()

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
@@ -24,7 +25,7 @@ from mqtt.outgoing import Outgoing, Parcel, packet_id_of
 from mqtt.packets import MAX_PACKET_ID, Version
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from broker.durability import Durability
     from broker.memory import MemoryBudget
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 PUBREL = b"\x62\x02"  # type, flags and length of its short form (3.6)
 PUBREL_UNKNOWN = b"\x62\x03"  # with a reason code behind the identifier
 QOS_2 = 2
+Lost = Callable[["Message", int, int, str], None]
+"""Told of messages a session will not get: their run, the index of the first, how many, and why."""
 MOST_ADDED_BYTES = (
     1_024  # to a packet by its form: a shorter one need not be built to know that it fits
 )
@@ -115,7 +118,7 @@ class Delivery:
         limits: QueueLimits,
         budget: MemoryBudget,
         weigh: Callable[[Queued], Verdict],
-        lost: Callable[[Message, int, str], None],
+        lost: Lost,
         session_id: int = 0,
         outgoing: Outgoing[Queued] | None = None,
     ) -> None:
@@ -127,7 +130,7 @@ class Delivery:
             limits: how much may wait.
             budget: the ceiling over all that waits.
             weigh: whether the session may still read a message; after `WAIT` it pumps when it knows.
-            lost: told of every message dropped, with the reason.
+            lost: told of all messages dropped.
             session_id: see there.
             outgoing: what an earlier life left.
         """
@@ -179,7 +182,7 @@ class Delivery:
         outgoing = self.outgoing
         if not self._fits(count, size):
             self.dropped += count
-            self._lost(queued.message, count, "queue full")
+            self._lost(queued.message, first, count, "queue full")
             return False
         parcel = Parcel(content=queued, first=first, count=count, qos=qos, size_bytes=size)
         outgoing.add(parcel)
@@ -257,6 +260,9 @@ class Delivery:
             piece = outgoing.take(self._window)
             if piece is None:
                 break
+            if piece.dup and self._too_large(piece.parcel, outlet):
+                self._give_up(piece)
+                continue
             touched = outlet.put_control(self._bytes(piece, outlet)) or touched
         outlet.note_backlog(self.backlogged)
         self._count_bytes()
@@ -278,20 +284,40 @@ class Delivery:
         message = queued.message
         if message.expires_at is not None and message.expired(self._messages.clock()):
             self.expired += head.count - head.sent
-            self._lost(message, head.count - head.sent, "expired")
+            self._lost(message, head.first + head.sent, head.count - head.sent, "expired")
             return Verdict.DROP
-        if message.run.stride + MOST_ADDED_BYTES > outlet.max_packet_bytes and (
-            self._form(queued, head.qos, outlet).stride > outlet.max_packet_bytes
-        ):
+        if self._too_large(head, outlet):
             self.dropped += head.count - head.sent
-            self._lost(message, head.count - head.sent, "too large for the client")
+            self._lost(
+                message, head.first + head.sent, head.count - head.sent, "too large for the client"
+            )
             return Verdict.DROP  # as if it was delivered (3.1.2-25)
         return self._weigh(queued)
+
+    def _too_large(self, parcel: Parcel[Queued], outlet: Outlet) -> bool:
+        """Whether the client does not take packets of this size (3.1.2-24)."""
+        most = outlet.max_packet_bytes
+        return parcel.content.message.run.stride + MOST_ADDED_BYTES > most and (
+            self._form(parcel.content, parcel.qos, outlet).stride > most
+        )
+
+    def _give_up(self, piece: Piece[Queued]) -> None:
+        """Finish what was sent on a connection that took larger packets, as if it was delivered (3.1.2-25)."""
+        self.dropped += piece.count
+        first = piece.parcel.first + piece.index
+        self._lost(piece.parcel.content.message, first, piece.count, "too large for the client")
+        ids = [packet_id_of(piece.sequence + index) for index in range(piece.count)]
+        if piece.parcel.qos == QOS_2:
+            for packet_id in ids:
+                self._settle(self.outgoing.refuse(packet_id))
+        else:
+            self._settle(self.outgoing.acknowledge(ids))
 
     def _give_up_head(self) -> None:
         head = self.outgoing.head
         _, finished = self.outgoing.discard_head()
         if self.session_id and head is not None and head.sent and head not in finished:
+            self._store.drop_queued(self.session_id, head.sequence)
             self._store.put_queued(self._row(head))  # what is left of it
         self._settle(finished)
 
@@ -326,7 +352,18 @@ class Delivery:
         return self.pump()
 
     def refused(self, packet_id: int) -> bool:
-        """Take a PUBREC with a failure: the message is finished (4.4.0-2); True when the outlet needs a flush."""
+        """Take a PUBACK or PUBREC with a failure: the message is finished (4.4.0-2).
+
+        Returns:
+            True when the outlet needs a flush.
+        """
+        found = self.outgoing.find(packet_id)
+        if found is not None:
+            parcel, index = found
+            message = parcel.content.message
+            self._lost(message, parcel.first + index, 1, "refused by the subscriber")
+            if parcel.qos != QOS_2:
+                return self.acknowledged((packet_id,))
         self._settle(self.outgoing.refuse(packet_id))
         return self.pump()
 

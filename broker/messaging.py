@@ -98,6 +98,7 @@ def connect_messaging(
             store,
             max_messages=limits.max_delayed_messages,
             max_bytes=limits.max_delayed_bytes,
+            lost=routing.dead_letters.add,
         ),
         kernels=kernels,
         store=store,

@@ -132,7 +132,7 @@ class Publishing:
                 reason=ReasonCode.QUOTA_EXCEEDED, text="no room for more retained messages"
             )
         reached = self.router.deliver(route, message, sender, touched)
-        if message.stored_as:
+        if message.stored_as or run.retain:  # also an empty one: what it removed is on disk till then
             return STORED
         return DELIVERED if reached else NOBODY_THERE
 
@@ -148,16 +148,14 @@ class Publishing:
         decision = await self.guard.may_publish(caller, topic, count=run.count)
         if not decision.allowed:
             return self._deny(decision, run.count)
+        if not self.delayed.has_room(run.count, len(run.data)):
+            return Outcome(
+                reason=ReasonCode.QUOTA_EXCEEDED, text="no room for more delayed messages"
+            )
         for index in range(run.count):
-            if not self._delay_one(caller, _meant(run, index, topic), delay_s):
-                return Outcome(
-                    reason=ReasonCode.QUOTA_EXCEEDED, text="no room for more delayed messages"
-                )
+            message = self.messages.take(_meant(run, index, topic), caller.principal)
+            self.delayed.add(message, message.received_at + delay_s)
         return STORED
-
-    def _delay_one(self, caller: Asker, run: Run, delay_s: int) -> bool:
-        message = self.messages.take(run, caller.principal)
-        return self.delayed.add(message, message.received_at + delay_s)
 
     async def publish_message(
         self, caller: Asker, message: Message, touched: list[Outlet]

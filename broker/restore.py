@@ -89,6 +89,7 @@ class Restorer:
                 )
             registry.restored(session)
             session.keep()
+            session.delivery.session_id = key  # also of one that ends at once: it gives back what it holds
 
     def _begin_absence(self, session: Session, record: SessionRecord) -> None:
         session.expiry_s = record.expiry_s
@@ -104,6 +105,8 @@ class Restorer:
         fresh_from = end if record.ended_at is None else record.next_sequence
         outgoing: Outgoing[Queued] = Outgoing(max(end, fresh_from), fresh_from=fresh_from)
         for row in sorted(queued, key=_sequence):
+            if row.sequence + row.count <= record.settled_below:
+                continue
             message = self._messages[row.message_id]
             message.needed_by += 1
             parcel = Parcel(

@@ -25,9 +25,10 @@ from mqtt.packets import Version
 from mqtt.topics import FilterTree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from broker.aliases import Alias
+    from broker.delivery import Lost
     from broker.guard import Readers
     from broker.messages import Message
     from broker.outlet import Outlet
@@ -137,14 +138,14 @@ class Router:
         guard: ReadCheck,
         *,
         strategy: GroupStrategy = GroupStrategy.ROUND_ROBIN,
-        lost: Callable[[Message, int, str], None] = lambda _message, _count, _reason: None,
+        lost: Lost = lambda _message, _first, _count, _reason: None,
     ) -> None:
         """Start empty.
 
         Args:
             guard: filters every route.
             strategy: how shared subscriptions choose.
-            lost: told of messages nobody will get, how many, and why.
+            lost: told of messages nobody will get.
         """
         self._guard = guard
         self._strategy = strategy
@@ -233,7 +234,7 @@ class Router:
         for parcel in parcels:
             message = parcel.content.message
             if group is None or not members:
-                self._lost(message, parcel.count, "no member")
+                self._lost(message, parcel.first, parcel.count, "no member")
                 continue
             for target, first, count in group.shares(
                 members,
@@ -506,7 +507,7 @@ class Router:
         if not members:
             members = [m for m in shared.members if m.session.kept and m.qos]
         if not members:
-            self._lost(message, message.run.count, "no member")
+            self._lost(message, 0, message.run.count, "no member")
             return 0
         reached = 0
         for target, first, count in shared.group.shares(

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
     from acl.decide import Decision
     from acl.model import Principal
+    from broker.delivery import Lost
     from broker.durability import Durability
     from broker.memory import MemoryBudget
-    from broker.messages import Message, Messages
+    from broker.messages import Messages
     from broker.outlet import Outlet
     from broker.records import WillRecord
     from broker.router import Subscribed
@@ -84,7 +85,7 @@ class Rooms:
     limits: QueueLimits
     budget: MemoryBudget
     open_cache: Callable[[Principal], ConnectionCache]
-    lost: Callable[[Message, int, str], None]
+    lost: Lost
 
 
 class Session:

@@ -29,20 +29,29 @@ def open_store(
         note_commit: told seconds and rows of every commit.
 
     Raises:
-        SettingsError: the key file is missing beside a store, or holds no key.
+        SettingsError: the key file is not named, missing beside a store, or holds no key.
         VaultError: the key file cannot be read, or others can read it.
         StoreError: the store cannot be used; says what to do.
     """
     if config is None:
         return None
-    key = _key(config.key, config.path) if config.encrypt and config.key is not None else None
     return Store.open(
         config.path,
-        key=key,
+        key=_key_of(config),
         sync=SyncMode(config.sync),
         max_bytes=config.max_bytes,
         note_commit=note_commit,
     )
+
+
+def _key_of(config: StoreConfig) -> bytes | None:
+    """The key; None for a store that is not to be encrypted."""
+    if not config.encrypt:
+        return None
+    if config.key is None:
+        message = "`store.key` is missing: name a file for the key, or set `store.encrypt = false`"
+        raise SettingsError(message)
+    return _key(config.key, config.path)
 
 
 def _key(path: Path, store: Path) -> bytes:

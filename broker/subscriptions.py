@@ -1,4 +1,9 @@
-"""SUBSCRIBE and UNSUBSCRIBE of one connection: each filter weighed, bounded, stored, answered in order."""
+"""SUBSCRIBE and UNSUBSCRIBE of one connection: each filter weighed, bounded, stored, answered in order.
+
+*Rules of this file*: what cannot be stored is refused and does not stay effective. Retained messages are sent at the
+client's pace, by one task a connection, which holds the topics of one filter at a time: a client that asks again and
+again and takes nothing costs the names of its filters.
+"""
 
 from __future__ import annotations
 
@@ -35,11 +40,12 @@ RETAIN_ALWAYS, RETAIN_IF_NEW = 0, 1  # MQTT 3.8.3.1: retain handling; 2 is never
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """What became of one filter of a SUBSCRIBE."""
+    """What became of one filter of a SUBSCRIBE, and what it replaced."""
 
     reason: ReasonCode
     text: str = ""
     subscribed: Subscribed | None = None
+    replaced: Subscribed | None = None
     replay: bool = False
 
 
@@ -73,6 +79,8 @@ class Subscriptions:
         self._store = store
         self._max = max_subscriptions
         self._filters_bytes = sum(map(_memory, session.subscriptions))
+        self._to_replay: dict[str, None] = {}  # filters whose turn has not come; of the session's
+        self._replaying = False
 
     async def subscribe(
         self, packet: Subscribe, outlet: Outlet, nursery: trio.Nursery, *, explain: bool
@@ -89,9 +97,7 @@ class Subscriptions:
         identifier = identifiers[0] if identifiers else None
         results = [await self._grant(each, identifier) for each in packet.filters]
         if not await self._stored():
-            results = [
-                Granted(_worse(each.reason), "the broker cannot store it") for each in results
-            ]
+            results = [self._take_back(each) for each in reversed(results)][::-1]
         text = next((each.text for each in results if each.text), "")
         suback = Suback(
             packet_id=packet.packet_id,
@@ -106,7 +112,7 @@ class Subscriptions:
                 if each.subscribed.filter.startswith(SHARED_PREFIX):
                     self._router.gather(each.subscribed.filter)
                 elif each.replay:
-                    await self._replay(each.subscribed, outlet, nursery)
+                    await self._replay(each.subscribed.filter, outlet, nursery)
 
     async def _grant(self, subscription: Subscription, identifier: int | None) -> Granted:
         """Weigh one filter, and make it effective if it is granted."""
@@ -135,13 +141,12 @@ class Subscriptions:
         )
         if session.ended or session.outlet is None:
             return Granted(ReasonCode.UNSPECIFIED_ERROR)  # taken over meanwhile
-        self._filters_bytes += new_bytes
-        session.subscriptions[filter_] = subscribed
-        self._router.subscribe(subscribed)
-        self._record(subscribed)
+        replaced = session.subscriptions.get(filter_)
+        self._put(subscribed)
         return Granted(
             ReasonCode(subscription.qos),
             subscribed=subscribed,
+            replaced=replaced,
             replay=handling == RETAIN_ALWAYS or (handling == RETAIN_IF_NEW and is_new),
         )
 
@@ -155,7 +160,12 @@ class Subscriptions:
             return "the broker cannot store subscriptions now"
         return ""
 
-    def _record(self, subscribed: Subscribed) -> None:
+    def _put(self, subscribed: Subscribed) -> None:
+        """Make a filter effective, in the place of what the session had under it."""
+        if subscribed.filter not in self._session.subscriptions:
+            self._filters_bytes += _memory(subscribed.filter)
+        self._session.subscriptions[subscribed.filter] = subscribed
+        self._router.subscribe(subscribed)
         if self._session.kept:
             self._store.put_subscription(
                 SubscriptionRecord(
@@ -167,6 +177,27 @@ class Subscriptions:
                     identifier=subscribed.identifier,
                 )
             )
+
+    def _remove(self, filter_: str) -> None:
+        """End a subscription that the session has."""
+        del self._session.subscriptions[filter_]
+        self._filters_bytes -= _memory(filter_)
+        self._router.unsubscribe(self._session, filter_)
+        if self._session.kept:
+            self._store.drop_subscription(self._session.session_id, filter_)
+
+    def _take_back(self, granted: Granted) -> Granted:
+        """Refuse what cannot be stored; what it replaced is as it was."""
+        subscribed = granted.subscribed
+        if (
+            subscribed is not None
+            and self._session.subscriptions.get(subscribed.filter) is subscribed
+        ):
+            if granted.replaced is None:
+                self._remove(subscribed.filter)
+            else:
+                self._put(granted.replaced)
+        return Granted(_worse(granted.reason), "the broker cannot store it")
 
     async def _stored(self) -> bool:
         """Wait until what was recorded is on disk; False when it cannot be written."""
@@ -185,44 +216,53 @@ class Subscriptions:
     async def unsubscribe(self, packet: Unsubscribe, outlet: Outlet) -> None:
         """Remove the filters that exist, answer with one UNSUBACK."""
         reasons: list[ReasonCode] = []
-        session = self._session
         for filter_ in packet.filters:
-            if session.subscriptions.pop(filter_, None) is None:
+            if filter_ in self._session.subscriptions:
+                self._remove(filter_)
+                reasons.append(ReasonCode.SUCCESS)
+            else:
                 reasons.append(ReasonCode.NO_SUBSCRIPTION_EXISTED)
-                continue
-            self._filters_bytes -= _memory(filter_)
-            self._router.unsubscribe(session, filter_)
-            if session.kept:
-                self._store.drop_subscription(session.session_id, filter_)
-            reasons.append(ReasonCode.SUCCESS)
         await self._stored()
         unsuback = Unsuback(packet_id=packet.packet_id, reasons=tuple(reasons), properties=EMPTY)
         outlet.send_control(encode(unsuback, outlet.version))
 
     # ---- retained messages ---------------------------------------------------------------------
 
-    async def _replay(self, subscribed: Subscribed, outlet: Outlet, nursery: trio.Nursery) -> None:
+    async def _replay(self, filter_: str, outlet: Outlet, nursery: trio.Nursery) -> None:
         """Send the retained messages that a new subscription matches; the rest in a task, at the client's pace."""
-        messages = self._retained.match(subscribed.filter)
-        waiting = deque(message.run.topic.decode() for message in messages)
-        if waiting:
-            await self._replay_some(subscribed, outlet, waiting)
-        if waiting:
-            nursery.start_soon(self._replay_rest, subscribed, outlet, waiting)
+        if self._replaying:
+            self._to_replay[filter_] = None
+            return
+        topics = self._topics(filter_)
+        await self._replay_some(filter_, outlet, topics)
+        if topics:
+            self._replaying = True
+            nursery.start_soon(self._replay_rest, filter_, outlet, topics)
 
-    async def _replay_rest(
-        self, subscribed: Subscribed, outlet: Outlet, waiting: deque[str]
-    ) -> None:
-        while waiting and self._session.subscriptions.get(subscribed.filter) is subscribed:
-            await outlet.wait_until_ready()
-            await self._replay_some(subscribed, outlet, waiting)
+    async def _replay_rest(self, filter_: str, outlet: Outlet, topics: deque[bytes]) -> None:
+        """Send the rest for this filter, then for those that came meanwhile."""
+        while True:
+            while topics:
+                await outlet.wait_until_ready()
+                await self._replay_some(filter_, outlet, topics)
             await trio.lowlevel.checkpoint()
+            if not self._to_replay:
+                break
+            filter_ = next(iter(self._to_replay))
+            del self._to_replay[filter_]
+            topics = self._topics(filter_)
+        self._replaying = False
 
-    async def _replay_some(
-        self, subscribed: Subscribed, outlet: Outlet, waiting: deque[str]
-    ) -> None:
+    def _topics(self, filter_: str) -> deque[bytes]:
+        return deque(message.run.topic for message in self._retained.match(filter_))
+
+    async def _replay_some(self, filter_: str, outlet: Outlet, topics: deque[bytes]) -> None:
         """Send what is retained now for the next of these topics: a newer message may have come meanwhile."""
         touched: list[Outlet] = []
+        subscribed = self._session.subscriptions.get(filter_)
+        if subscribed is None:  # it has ended
+            topics.clear()
+            return
         target = Target(
             session=self._session,
             qos=subscribed.qos,
@@ -231,9 +271,9 @@ class Subscriptions:
             identifiers=() if subscribed.identifier is None else (subscribed.identifier,),
         )
         for _ in range(REPLAY_PER_TURN):
-            if not waiting or outlet.over_full:
+            if not topics or outlet.over_full:
                 break
-            message = self._retained.get(waiting.popleft())
+            message = self._retained.get(topics.popleft().decode())
             if message is None:
                 continue
             readers = await self._guard.may_read((self._session,), message.run.topic)

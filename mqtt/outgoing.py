@@ -386,6 +386,14 @@ class Outgoing(Generic[T]):
                 raise protocol_error(f"packet identifier {packet_id} belongs to QoS {found}")
         return numbers
 
+    def find(self, packet_id: int) -> tuple[Parcel[T], int] | None:
+        """Return the parcel of a message that is under way, and the message's index in it; None: not known."""
+        number = self._look_up((packet_id,))[0][0]
+        for parcel in self.parcels():
+            if parcel.sequence <= number < parcel.sequence + parcel.sent:
+                return None if number in self._done else (parcel, number - parcel.sequence)
+        return None
+
     def _look_up(self, packet_ids: Sequence[int]) -> list[tuple[int, int]]:
         """The number of each and its QoS, which is 0 where no such message is under way."""
         low = self.low

@@ -47,7 +47,7 @@ LEVELS = st.one_of(
 )
 TOPICS = st.lists(LEVELS, min_size=1, max_size=5).map("/".join).filter(bool)
 PACKET_IDS = st.integers(1, 65_535)
-FEW_IDS = st.sampled_from([1, 2, 256, 65_535])
+FEW_IDS = st.sampled_from([1, 1, 2, 2, 256, 256, 257, 65_535, 0])
 QOS = st.integers(0, 2)
 
 
@@ -289,39 +289,60 @@ def packets(version: Version, sender: Role) -> st.SearchStrategy[Packet]:
 
 @st.composite
 def bursts(draw: st.DrawFn, version: Version, sender: Role) -> bytes:
-    """Messages of few topics, QoS and sizes, as they come in runs."""
+    """Messages that differ in little, as they come in runs; now and then with identifier 0."""
     site = Site.PUBLISH_BY_CLIENT if sender is Role.CLIENT else Site.PUBLISH_BY_SERVER
     sections = [EMPTY]
     if version is Version.V5:
-        sections += [
-            draw(properties(site, alias=True)),
-            Properties(response_topic="r/1", correlation_data=b"0001"),
-            Properties(response_topic="r/1", correlation_data=b"0002"),
-            Properties(message_expiry_interval=1),
-            Properties(message_expiry_interval=2),
-        ]
-    kinds = [0, draw(st.integers(1, 2))]
+        sections = draw(
+            st.sampled_from([[EMPTY], CALLS, EXPIRING, TITLED, [*CALLS, *EXPIRING, *TITLED, EMPTY]])
+        )
+        sections = [*sections, draw(properties(site, alias=True))]
+    topics = st.sampled_from(draw(st.sampled_from([["a"], ["t/é"], ["a", "b"]])))
+    payloads = draw(
+        st.sampled_from([st.binary(min_size=2, max_size=2), st.just(b"p" * 130), BLOBS])
+    )
+    kinds = [draw(QOS), draw(QOS)]
     wires = [
-        encode(
+        _burst_wire(
+            draw,
+            version,
             Publish(
-                topic=draw(st.sampled_from(["a", "b", "t/é"])),
-                payload=draw(st.binary(min_size=2, max_size=2) | st.just(b"p" * 130)),
-                qos=(qos := draw(st.sampled_from(kinds))),
-                packet_id=draw(FEW_IDS) if qos else None,
+                topic=draw(topics),
+                payload=draw(payloads),
+                qos=draw(st.sampled_from(kinds)),
                 properties=draw(st.sampled_from(sections)),
             ),
-            version,
         )
-        for _ in range(draw(st.integers(1, 3)))
+        for _ in range(draw(st.integers(1, 4)))
     ]
     return _repeated(draw, wires)
+
+
+CALLS = [Properties(response_topic="r/1", correlation_data=b"%04d" % each) for each in (1, 2)]
+EXPIRING = [
+    Properties(message_expiry_interval=each, content_type=text)
+    for each, text in ((1, "c"), (2, "c"), (1, "d"))
+]
+TITLED = [Properties(content_type=each) for each in ("c", "d")]
+
+
+def _burst_wire(draw: st.DrawFn, version: Version, message: Publish) -> bytes:
+    if not message.qos:
+        return encode(message, version)
+    number = draw(FEW_IDS)
+    wire = encode(replace(message, packet_id=number or 1), version)
+    if number:
+        return wire
+    head = 2 if len(wire) < 130 else 3
+    body = head + 2 + len(message.topic.encode())
+    return wire[:body] + b"\0\0" + wire[body + 2 :]
 
 
 @st.composite
 def answers(draw: st.DrawFn) -> bytes:
     """Acknowledgements in their shortest form, as they come in runs; now and then with identifier 0."""
     first = st.sampled_from([0x40, 0x50, 0x62, 0x70])
-    least = 0 if draw(st.integers(0, 5)) == 0 else 1
+    least = 0 if draw(st.integers(0, 3)) == 0 else 1
     ids = st.integers(least, 3) | st.sampled_from([256, 65_535])
     pieces = st.builds(lambda byte, number: bytes((byte, 2)) + number.to_bytes(2), first, ids)
     return _repeated(draw, draw(st.lists(pieces, min_size=1, max_size=4)))
@@ -352,3 +373,15 @@ def streams(draw: st.DrawFn, version: Version, sender: Role) -> bytes:
     if draw(st.integers(0, 5)) == 0:
         del wire[draw(st.integers(0, len(wire) - 1))]
     return bytes(wire)
+
+
+@st.composite
+def crowds(draw: st.DrawFn, version: Version, sender: Role) -> bytes:
+    """What `sender` sends on one connection when it has much to say: runs, one byte damaged now and then."""
+    client = sender is Role.CLIENT
+    greeting: Packet = Connect(client_id="c", version=version) if client else Connack()
+    pieces = st.lists(bursts(version, sender) | answers(), min_size=1, max_size=4)
+    wire = bytearray(b"".join(draw(pieces)))
+    if draw(st.integers(0, 3)) == 0:
+        wire[draw(st.integers(0, len(wire) - 1))] ^= 1 << draw(st.integers(0, 7))
+    return encode(greeting, version) + bytes(wire)

@@ -5,19 +5,15 @@ from __future__ import annotations
 from hypothesis import given, settings, strategies as st
 
 from mqtt.packets import Role, Version
-from tests.property.mqtt_packets import ROLES, VERSIONS, streams
+from tests.property.mqtt_packets import ROLES, VERSIONS, crowds, streams
 from tests.property.mqtt_streams import fast_events, plain_events
 
 ALIASES = st.sampled_from([0, 0, 3, 65_535])
 
 
-@settings(max_examples=300, deadline=None)
-@given(data=st.data(), version=VERSIONS, role=ROLES, aliases=ALIASES)
-def test_any_chunking_gives_the_events_of_the_plain_twin(
-    data: st.DataObject, version: Version, role: Role, aliases: int
+def verify_any_chunking(
+    data: st.DataObject, wire: bytes, version: Version, role: Role, aliases: int
 ) -> None:
-    sender = Role.CLIENT if role is Role.SERVER else Role.SERVER
-    wire = data.draw(streams(version, sender))
     wanted = plain_events(wire, version, role, aliases)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(wire)), max_size=12)))
     chunks = [wire[a:b] for a, b in zip([0, *cuts], [*cuts, len(wire)], strict=True)]
@@ -26,3 +22,23 @@ def test_any_chunking_gives_the_events_of_the_plain_twin(
     step = data.draw(st.integers(1, 5))
     crumbs = [wire[at : at + step] for at in range(0, len(wire), step)]
     assert fast_events(crumbs, version, role, aliases) == wanted
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data(), version=VERSIONS, role=ROLES, aliases=ALIASES)
+def test_any_chunking_gives_the_events_of_the_plain_twin(
+    data: st.DataObject, version: Version, role: Role, aliases: int
+) -> None:
+    sender = Role.CLIENT if role is Role.SERVER else Role.SERVER
+    wire = data.draw(streams(version, sender))
+    verify_any_chunking(data, wire, version, role, aliases)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data(), version=VERSIONS, role=ROLES, aliases=ALIASES)
+def test_runs_hold_just_what_the_plain_twin_gives(
+    data: st.DataObject, version: Version, role: Role, aliases: int
+) -> None:
+    sender = Role.CLIENT if role is Role.SERVER else Role.SERVER
+    wire = data.draw(crowds(version, sender))
+    verify_any_chunking(data, wire, version, role, aliases)

@@ -19,6 +19,12 @@ function say(kind, fields = {}) {
   process.stdout.write(`${line}\n`);
 }
 
+// A reason code is a number; Node's own errors have names.
+function reasonOf(error, otherwise) {
+  if (!error) return otherwise;
+  return typeof error.code === "number" ? error.code : -1;
+}
+
 // MQTT.js gives user properties as an object, so only the order within one name can be seen.
 function usersOf(properties) {
   return Object.entries(properties.userProperties ?? {}).flatMap(([name, values]) =>
@@ -81,12 +87,16 @@ function connect(order) {
     ended = true;
   };
   client.on("message", onMessage);
-  client.once("connect", (connack) =>
-    say("connect", { reason: connack.reasonCode ?? connack.returnCode, present: Number(connack.sessionPresent) }),
-  );
+  let connected = false;
+  client.once("connect", (connack) => {
+    connected = true;
+    say("connect", { reason: connack.reasonCode ?? connack.returnCode, present: Number(connack.sessionPresent) });
+  });
   client.on("disconnect", (packet) => end(packet.reasonCode ?? -1));
   client.on("close", () => end(-1));
-  client.on("error", (error) => say("connect", { reason: error.code ?? -1, error: error.message }));
+  client.on("error", (error) => {
+    if (!connected) say("connect", { reason: reasonOf(error), error: error.message });
+  });
 }
 
 function publish(order) {
@@ -101,7 +111,7 @@ function publish(order) {
     order.get("topic"),
     Buffer.from(order.get("payload"), "hex"),
     { qos: Number(order.get("qos")), retain: order.get("retain") === "1", properties },
-    (error, packet) => say("publish", { reason: error?.code ?? packet?.reasonCode ?? 0, error: error?.message ?? "" }),
+    (error, packet) => say("publish", { reason: reasonOf(error, packet?.reasonCode ?? 0), error: error?.message ?? "" }),
   );
 }
 
@@ -110,11 +120,11 @@ const actions = {
   publish,
   subscribe: (order) =>
     client.subscribe(order.get("topic"), { qos: Number(order.get("qos")) }, (error, _granted, packet) =>
-      say("subscribe", { reason: error?.code ?? packet.granted[0] }),
+      say("subscribe", { reason: reasonOf(error, packet?.granted[0]) }),
     ),
   unsubscribe: (order) =>
     client.unsubscribe(order.get("topic"), (error, packet) =>
-      say("unsubscribe", { reason: error?.code ?? packet?.granted?.[0] ?? -1 }),
+      say("unsubscribe", { reason: reasonOf(error, packet?.granted?.[0] ?? -1) }),
     ),
   disconnect: () => {
     leaving = true;

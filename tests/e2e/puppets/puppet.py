@@ -222,6 +222,8 @@ class Troupe:
         """The puppet of a library."""
         held = self._puppets.get(kind.name)
         if held is None or not held.is_alive:
+            if held is not None:
+                held.close()
             command = command_of(kind, self._built)
             held = Puppet(kind, command, self._ready, self._principal)
             self._puppets[kind.name] = held

@@ -51,6 +51,23 @@ def test_unknown_key_names_the_nearest(tmp_path: Path) -> None:
         "[limits]\nmax_connections_per_principal = 0\n",
         "[limits]\nreceive_maximum = 70000\n",
         "[limits]\nmax_handshakes = 0\n",
+        "[limits]\nmax_queued_messages = 0\n",
+        "[limits]\nmax_queued_session_bytes = 0\n",
+        "[limits]\nmax_waiting_bytes = 0\n",
+        "[limits]\ntopic_alias_maximum = 65535\n",
+        "[limits]\nmax_sessions = 0\n",
+        "[limits]\nmax_sessions_per_principal = 0\n",
+        "[limits]\nmax_session_expiry_s = 4294967295\n",  # 2^32 - 1: never
+        "[limits]\nmax_retained_messages = -1\n",
+        "[limits]\nmax_retained_bytes = -1\n",
+        "[limits]\nmax_delayed_messages = -1\n",
+        "[limits]\nmax_delayed_bytes = -1\n",
+        "[mqtt]\nsys_interval_s = -1\n",
+        '[mqtt]\nshared_strategy = "random"\n',
+        '[mqtt]\ndead_letters = "dead"\n',
+        '[store]\nkey = "key"\n',
+        '[store]\npath = "db"\nkey = "key"\nsync = "sometimes"\n',
+        '[store]\npath = "db"\nkey = "key"\nmax_bytes = 1000\n',
         'kernel_backend = "tpu"\n',
         '[[principal_rules]]\nname = "r"\nfrom = "san.ip"\nmatch = "{id}"\n',
         '[[principal_rules]]\nname = "r"\nfrom = "san.uri"\nmatch = "spiffe://{id}"\n',
@@ -70,3 +87,37 @@ def test_principal_rules_are_the_operators_when_given(tmp_path: Path) -> None:
     rule = '[[principal_rules]]\nname = "mail"\nfrom = "san.email"\nmatch = "{id}@example.org"\nkind = "user"\n'
     (only,) = principal_mapper(config_of(tmp_path, rule)).rules
     assert (only.name, only.kind) == ("mail", PrincipalKind.USER)
+
+
+def test_store_is_none_until_it_is_named(tmp_path: Path) -> None:
+    assert config_of(tmp_path).store is None
+
+
+def test_store_is_encrypted_and_synced_unless_told_otherwise(tmp_path: Path) -> None:
+    config = config_of(tmp_path, '[store]\npath = "messages.db"\nkey = "messages.key"\n')
+    assert config.store is not None
+    assert (config.store.encrypt, config.store.sync) == (True, "always")
+    assert config.store.path == tmp_path / "messages.db"
+    assert config.store.key == tmp_path / "messages.key"
+
+
+def test_encrypted_store_needs_a_key_and_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"store\.key"):
+        config_of(tmp_path, '[store]\npath = "messages.db"\n')
+
+
+def test_store_without_encryption_needs_no_key(tmp_path: Path) -> None:
+    config = config_of(tmp_path, '[store]\npath = "messages.db"\nencrypt = false\n')
+    assert config.store is not None
+    assert not config.store.encrypt
+
+
+@pytest.mark.parametrize("topic", ["dead/#", "dead/+/x", "$SYS/dead", "kernel/zscore", "t" * 300])
+def test_dead_letter_topic_is_one_that_can_be_published_to(tmp_path: Path, topic: str) -> None:
+    with pytest.raises(SettingsError, match="dead_letter_topic"):
+        config_of(tmp_path, f'[mqtt]\ndead_letter_topic = "{topic}"\n')
+
+
+def test_dead_letter_topic_may_have_levels(tmp_path: Path) -> None:
+    config = config_of(tmp_path, '[mqtt]\ndead_letter_topic = "dead/letters"\n')
+    assert config.mqtt.dead_letter_topic == "dead/letters"

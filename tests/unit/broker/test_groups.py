@@ -13,9 +13,7 @@ SPREADING = (GroupStrategy.ROUND_ROBIN, GroupStrategy.LEAST_IN_FLIGHT)
 
 
 def target(session: Session) -> Target:
-    return Target(
-        session=session, qos=1, no_local=False, retain_as_published=False, identifiers=()
-    )
+    return Target(session=session, qos=1, no_local=False, retain_as_published=False, identifiers=())
 
 
 def targets(house: House, count: int) -> list[Target]:

@@ -82,7 +82,11 @@ async def test_stuck_subscribers_together_hold_no_more_than_the_ceiling_and_one_
             await publish(sensor, b"x" * 100, qos=0)
             await trio.sleep(0.1)
         assert used(broker) <= CEILING_BYTES + 5 * 120
-        assert all(connection.outlet.lossy for connection in broker.registry if connection.principal.name == "viewer")
+        assert all(
+            connection.outlet.lossy
+            for connection in broker.registry
+            if connection.principal.name == "viewer"
+        )
         for viewer in stuck:
             viewer.link.unblock()
         await trio.sleep(1)

@@ -1,13 +1,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
+import trio.testing
 from prometheus_client.parser import text_string_to_metric_families
 
+from broker.config import BrokerLimits
+from broker.durability import Volatile
 from broker.metrics import RoomCollector, Sources, Timings
+from broker.store import Store
 from gpu.stats import KernelStats
-from mqtt.packets import Publish, Subscribe, Subscription
+from mqtt.packets import Connect, Properties, Publish, Subscribe, Subscription
 from tests.brokers import TestBroker, allow, running_broker
+from tests.store_records import a_message, open_store
+
+SENSOR = allow("sensor", "write", "topic.t.**")
+VIEWER = allow("viewer", "read", "topic.t.**")
+KEPT = Connect(client_id="v", properties=Properties(session_expiry_interval=100))
 
 
 class Kernels:
@@ -21,18 +31,24 @@ class Kernels:
         return name == "zscore"
 
 
-def page_of(broker: TestBroker, timings: Timings) -> dict[tuple[str, tuple[str, ...]], float]:
-    sources = Sources(
+def sources_of(broker: TestBroker, store: Store | None = None) -> Sources:
+    return Sources(
         count=broker.services.count,
-        registry=broker.registry,
-        router=broker.router,
+        messaging=broker.messaging,
+        store=store,
         guard=broker.guard,
         authorizer=broker.authorizer,
         kernels=broker.kernels,
         pool=Kernels(),
         audit=broker.audit,
     )
-    timings.registry.register(RoomCollector(sources))
+
+
+def page_of(
+    broker: TestBroker, timings: Timings | None = None, *, store: Store | None = None
+) -> dict[tuple[str, tuple[str, ...]], float]:
+    timings = timings or Timings()
+    timings.registry.register(RoomCollector(sources_of(broker, store)))
     families = text_string_to_metric_families(timings.page().decode())
     return {
         (sample.name, tuple(v for _, v in sorted(sample.labels.items()))): sample.value
@@ -42,15 +58,14 @@ def page_of(broker: TestBroker, timings: Timings) -> dict[tuple[str, tuple[str, 
 
 
 async def test_page_shows_what_the_rooms_counted() -> None:
-    rules = (allow("sensor", "write", "topic.t.**"), allow("viewer", "read", "topic.t.**"))
-    async with running_broker(*rules) as broker:
+    async with running_broker(SENSOR, VIEWER) as broker:
         sensor, viewer = await broker.client("sensor"), await broker.client("viewer")
         await viewer.send(Subscribe(packet_id=1, filters=(Subscription(filter="t/#"),)))
         await viewer.next()
         for _ in range(2):
             await sensor.send(*[Publish(topic="t/1")] * 10)
             await viewer.next()
-        page = page_of(broker, Timings())
+        page = page_of(broker)
         assert page["stockade_connections", ()] == 2
         assert page["stockade_messages_received_total", ()] == 20
         assert page["stockade_messages_sent_total", ()] == 20
@@ -69,6 +84,7 @@ async def test_page_has_histograms_where_time_is_meant() -> None:
     timings.note_lag(0.0001)
     timings.note_ask(0.0004)
     timings.note_batch("zscore", 0.002)
+    timings.note_commit(0.0004, 12)
     async with running_broker() as broker:
         page = page_of(broker, timings)
     assert page["stockade_handshakes_total", ("mqtts", "expired")] == 1
@@ -77,3 +93,73 @@ async def test_page_has_histograms_where_time_is_meant() -> None:
     assert page["stockade_loop_lag_seconds_count", ()] == 1
     assert page["stockade_controller_ask_seconds_bucket", ("0.0005",)] == 1
     assert page["stockade_kernel_batch_seconds_count", ("zscore",)] == 1
+    assert page["stockade_store_commit_seconds_bucket", ("0.0005",)] == 1
+    assert page["stockade_store_rows_total", ()] == 12
+
+
+async def test_page_shows_sessions_and_what_waits_for_them() -> None:
+    async with running_broker(SENSOR, VIEWER, store=Volatile()) as broker:
+        sensor, viewer = await broker.client("sensor"), broker.peer("viewer")
+        await viewer.greet(KEPT)
+        await viewer.send(
+            Subscribe(
+                packet_id=1,
+                filters=tuple(Subscription(filter=f, qos=1) for f in ("t/#", "$share/g/u")),
+            )
+        )
+        await viewer.next()
+        await viewer.leave()
+        await trio.testing.wait_all_tasks_blocked()
+        await sensor.send(
+            Publish(topic="t/1", payload=b"x" * 100, qos=1, packet_id=1, retain=True)
+        )
+        await sensor.next()
+        page = page_of(broker)
+        assert page["stockade_connections", ()] == 1
+        assert page["stockade_sessions", ()] == 2
+        assert page["stockade_messages_queued", ()] == 1
+        assert page["stockade_waiting_bytes", ()] >= 100
+        assert page["stockade_retained_messages", ()] == 1
+        assert page["stockade_retained_bytes", ()] >= 100
+        assert page["stockade_store_messages", ()] == 1, "once, for its queue and its topic"
+        assert page["stockade_store_message_bytes", ()] >= 100
+        assert ("stockade_store_pending_rows", ()) not in page, "there is no file"
+        await viewer_back(broker)
+        page = page_of(broker)
+        assert page["stockade_sessions_resumed_total", ()] == 1
+        assert page["stockade_messages_in_flight", ()] == 1
+        assert page["stockade_messages_queued", ()] == 0
+
+
+async def viewer_back(broker: TestBroker) -> None:
+    viewer = broker.peer("viewer")
+    await viewer.greet(Connect(client_id="v", clean_start=False, properties=Properties()))
+    await viewer.next()
+
+
+async def test_page_says_why_messages_were_dropped() -> None:
+    limits = BrokerLimits(max_queued_messages=1)
+    async with running_broker(SENSOR, VIEWER, store=Volatile(), limits=limits) as broker:
+        sensor, viewer = await broker.client("sensor"), broker.peer("viewer")
+        await viewer.greet(KEPT)
+        await viewer.send(Subscribe(packet_id=1, filters=(Subscription(filter="t/#", qos=1),)))
+        await viewer.next()
+        await viewer.leave()
+        await trio.testing.wait_all_tasks_blocked()
+        for topic in ("t/1", "t/1", "secret"):
+            await sensor.send(Publish(topic=topic, payload=b"x", qos=1, packet_id=1))
+            await sensor.next()
+        page = page_of(broker)
+        assert page["stockade_messages_dropped_total", ("queue_full",)] == 1
+        assert page["stockade_messages_dropped_total", ("denied",)] == 1
+
+
+async def test_page_shows_what_is_not_on_disk(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store")
+    async with running_broker() as broker:
+        store.put_message(a_message(data=b"0\x06\x00\x01tpay"))
+        page = page_of(broker, store=store)
+        assert page["stockade_store_pending_rows", ()] == 1
+        assert page["stockade_store_pending_bytes", ()] > 0
+        assert page["stockade_store_failing", ()] == 0
+    store.close()

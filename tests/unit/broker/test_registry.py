@@ -87,9 +87,7 @@ class Hall:
 
 
 def will_after(delay_s: int) -> Will:
-    return Will(
-        topic="t/will", payload=b"gone", properties=Properties(will_delay_interval=delay_s)
-    )
+    return Will(topic="t/will", payload=b"gone", properties=Properties(will_delay_interval=delay_s))
 
 
 # -- who is who ------------------------------------------------------------------------------

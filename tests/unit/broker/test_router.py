@@ -170,9 +170,7 @@ async def test_route_is_remembered_until_a_subscription_changes() -> None:
         ("nothing", set()),
     ],
 )
-async def test_filter_forgets_only_the_routes_it_matches(
-    filter_: str, forgotten: set[str]
-) -> None:
+async def test_filter_forgets_only_the_routes_it_matches(filter_: str, forgotten: set[str]) -> None:
     town = Town()
     topics = {"t", "t/1", "t/2", "t/1/x", "u/1", "$SYS/x"}
     session, _ = town.member("c")
@@ -318,7 +316,7 @@ async def test_message_goes_out_at_the_lower_qos_and_with_the_asked_retain_flag(
 
 async def test_run_goes_to_each_client_in_its_own_version() -> None:
     town = Town()
-    new, new_line = town.member("new", "t")
+    _, new_line = town.member("new", "t")
     old, old_line = town.house.online("old", version=Version.V311)
     town.subscribe(old, "t")
     assert await town.publish(b"m", count=3) == 2
@@ -426,7 +424,7 @@ async def test_message_for_a_group_without_members_that_could_wait_is_told_as_lo
     town.leave(session)
     town.leave(plain)
     assert await town.publish(b"1", qos=1, count=2) == 0
-    assert town.house.lost == [(b"t", 2, "no member")]
+    assert town.house.lost == [(b"t", 0, 2, "no member")]
 
 
 async def test_messages_of_a_member_that_left_go_to_one_that_is_connected() -> None:
@@ -458,7 +456,7 @@ async def test_message_handed_on_to_nobody_is_told_as_lost() -> None:
     message = town.house.message(count=3)
     parcel = Parcel(content=queued(message, group=GROUP), first=1, count=2, qos=1)
     town.router.give_again(GROUP, [parcel])
-    assert town.house.lost == [(b"t", 2, "no member")]
+    assert town.house.lost == [(b"t", 1, 2, "no member")]
 
 
 async def test_member_that_is_back_gathers_what_waits_with_members_that_are_away() -> None:

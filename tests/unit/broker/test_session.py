@@ -87,7 +87,7 @@ class House:
         self.store = SessionRows()
         self.policy = OpenPolicy()
         self.budget = MemoryBudget(1 << 30)
-        self.lost: list[tuple[bytes, int, str]] = []
+        self.lost: list[tuple[bytes, int, int, str]] = []
         self.now = 1000.0
         self.messages = Messages(self.store, clock=lambda: self.now)
         self.authorizer = Authorizer(
@@ -106,8 +106,8 @@ class House:
             lost=self.lose,
         )
 
-    def lose(self, message: Message, count: int, reason: str) -> None:
-        self.lost.append((message.run.topic, count, reason))
+    def lose(self, message: Message, first: int, count: int, reason: str) -> None:
+        self.lost.append((message.run.topic, first, count, reason))
 
     @property
     def open_caches(self) -> int:
@@ -140,7 +140,10 @@ class House:
         window: int = 100,
     ) -> tuple[Session, Line]:
         """A session with a connection."""
-        session, line = self.session(client_id, kept=kept), self.line(version=version, aliases=aliases)
+        session, line = (
+            self.session(client_id, kept=kept),
+            self.line(version=version, aliases=aliases),
+        )
         session.attach(line, window)
         return session, line
 
@@ -209,7 +212,7 @@ def test_session_uses_the_cache_of_its_connection_and_one_of_its_own_between() -
     house = House()
     session = house.session()
     own = session.cache
-    assert own is session.cache
+    assert session.cache is own
     assert own.principal == VIEWERS
     line = house.line()
     session.attach(line, 10)
@@ -343,9 +346,7 @@ class Disk:
     copies: int = 0
 
     def open(self, name: str = "store") -> Store:
-        return Store.open(
-            self.folder / name, key=None, sync=SyncMode.NEVER, max_bytes=1 << 24
-        )
+        return Store.open(self.folder / name, key=None, sync=SyncMode.NEVER, max_bytes=1 << 24)
 
     def after_kill(self) -> Store:
         """What a broker finds that starts after this one was killed just now."""
@@ -444,7 +445,5 @@ async def test_acknowledged_messages_are_there_after_a_kill_in_order(tmp_path: P
     async with life_of(store) as broker:
         viewer = await connected(broker, "viewer", present=True)
         messages = [await got(viewer) for _ in range(6)]
-        assert [(m.payload, m.qos) for m in messages] == [
-            (bytes([n]), 1 + n % 2) for n in range(6)
-        ]
+        assert [(m.payload, m.qos) for m in messages] == [(bytes([n]), 1 + n % 2) for n in range(6)]
         assert await viewer.nothing()

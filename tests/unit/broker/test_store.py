@@ -13,7 +13,7 @@ import trio
 from structlog.testing import capture_logs
 
 from broker.records import Restored
-from broker.store import CALLS_A_TURN, LINGER_S, Store, StoreError, SyncMode
+from broker.store import CALLS_A_TURN, Store, StoreError, SyncMode
 from tests.store_records import (
     a_delayed,
     a_message,
@@ -150,7 +150,7 @@ async def test_store_commits_together_what_came_together(path: Path) -> None:
 async def wait_until(true: Callable[[], bool]) -> None:
     with trio.fail_after(10):
         while not true():
-            await trio.sleep(LINGER_S / 10)
+            await trio.lowlevel.checkpoint()
 
 
 # ---- telling -----------------------------------------------------------------------------------
@@ -265,6 +265,21 @@ async def test_failing_store_lets_go_of_what_is_dropped(path: Path) -> None:
         assert await store.flush()
         await wait_until(lambda: not store.failing)
         assert store.commits == 0
+
+
+async def test_failing_store_keeps_what_came_during_the_commit_that_failed(path: Path) -> None:
+    told: list[str] = []
+    async with running(open_store(path, max_bytes=1 << 20)) as store:
+        store.put_message(a_message(1, data=bytes(2 << 20)))
+        store.when_durable(lambda durable: told.append(f"first {durable}"))
+        await wait_until(lambda: store._writing is not None)
+        store.put_session(a_session())
+        store.when_durable(lambda durable: told.append(f"second {durable}"))
+        store.drop_message(1)
+        assert store.pending_rows == 3
+        await wait_until(lambda: len(told) == 2)
+    assert told == ["first False", "second True"]
+    assert stored(path).sessions == (a_session(),)
 
 
 async def test_failing_store_tells_in_order_again_and_again(path: Path) -> None:

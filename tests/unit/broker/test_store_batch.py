@@ -151,3 +151,13 @@ def test_batch_absorbs_a_replacement_of_its_own_put() -> None:
     older.absorb(newer)
     assert older.queued == {(1, 1): a_queued(1, 1, count=2)}
     assert older.replaced == set()
+
+
+def test_batch_still_drops_a_row_on_disk_that_was_replaced_later() -> None:
+    older, newer = Batch(), Batch()
+    newer.drop_queued(1, 1)
+    newer.put_queued(a_queued(1, 1, count=2))
+    older.absorb(newer)
+    assert list(older.queued_puts()) == [a_queued(1, 1, count=2)]
+    older.drop_queued(1, 1)
+    assert list(older.queued_drops()) == [(1, 1)]

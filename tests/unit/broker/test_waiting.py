@@ -71,7 +71,9 @@ async def test_grant_revoked_while_the_window_is_full_stops_what_waits() -> None
         assert actions == ["deliver"], "the denial is told"
 
 
-async def test_grant_that_is_still_there_after_a_change_lets_what_waits_go_by_one_question() -> None:
+async def test_grant_that_is_still_there_after_a_change_lets_what_waits_go_by_one_question() -> (
+    None
+):
     async with running_broker(SENSOR, VIEWER, store=Volatile()) as broker:
         await away_with(broker, b"1", b"2", b"3")
         ask_anew(broker)
@@ -82,12 +84,15 @@ async def test_grant_that_is_still_there_after_a_change_lets_what_waits_go_by_on
         assert broker.authority.asked == asked + 1
 
 
-async def test_grant_revoked_while_the_question_is_under_way_counts() -> None:
+async def test_grant_revoked_while_the_question_is_under_way_counts(
+    autojump_clock: trio.abc.Clock,
+) -> None:
     async with running_broker(SENSOR, VIEWER, store=Volatile()) as broker:
         await away_with(broker, b"1")
         ask_anew(broker)
         viewer = await connected(broker, "viewer", present=True)
         broker.change_rules(broker.authority.rules.without_rule("viewer-reads"))
+        await trio.sleep(SILENCE_S)
         assert await viewer.nothing()
         assert waiting(broker) == 0
 

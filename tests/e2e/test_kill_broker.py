@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import ssl
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from paho.mqtt.client import Client, MQTTv5
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
@@ -38,20 +39,25 @@ STORE = '\n[store]\npath = "messages.db"\nkey = "messages.key"\n'
 
 
 class Survivor:
-    """A paho client that keeps its session, and comes back however often the broker goes."""
+    """A paho client that keeps its session, and comes back however often the broker goes.
+
+    It comes back only when the broker is `up`: paho 2.1 forgets at its second attempt to reconnect that it had sent
+    PUBREL, and publishes the message again as a new one.
+    """
+
+    up = threading.Event()
 
     def __init__(self, site: Site, principal: str, client_id: str) -> None:
         self.client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
             protocol=MQTTv5,
-            reconnect_on_failure=True,
+            reconnect_on_failure=False,
         )
         files: CertificateFiles = site.pki.clients[principal]
         context = ssl.create_default_context(cafile=str(site.pki.ca))
         context.load_cert_chain(str(files.certificate), str(files.key))
         self.client.tls_set_context(context)
-        self.client.reconnect_delay_set(min_delay=1, max_delay=1)
         self.client.max_inflight_messages_set(WINDOW)
         self.client.on_connect = self._connected
         self.sessions_present: list[bool] = []
@@ -65,8 +71,18 @@ class Survivor:
             clean_start=False,
             properties=properties,
         )
-        self.client.loop_start()
+        self._serving = True
+        self._loop = threading.Thread(target=self._serve, daemon=True)
+        self._loop.start()
         assert self.came_back.wait(20)
+
+    def _serve(self) -> None:
+        while self._serving:
+            if self.client.loop(timeout=0.2) == MQTTErrorCode.MQTT_ERR_SUCCESS:
+                continue
+            if self._serving and self.up.wait(0.2):
+                with contextlib.suppress(OSError):
+                    self.client.reconnect()
 
     def _connected(
         self,
@@ -81,8 +97,9 @@ class Survivor:
         self.came_back.set()
 
     def close(self) -> None:
+        self._serving = False
+        self._loop.join(10)
         self.client.disconnect()
-        self.client.loop_stop()
 
 
 class Publisher(Survivor):
@@ -142,6 +159,7 @@ class Subscriber(Survivor):
 
     def __init__(self, site: Site) -> None:
         self.seen: Counter[bytes] = Counter()
+        self.how: dict[bytes, list[tuple[int, bool, int]]] = {}
         super().__init__(site, "viewer", "survivor")
         self.client.on_message = self._received
         subscribed = threading.Event()
@@ -151,12 +169,18 @@ class Subscriber(Survivor):
 
     def _received(self, _client: Client, _data: object, message: MQTTMessage) -> None:
         self.seen[bytes(message.payload)] += 1
+        self.how.setdefault(bytes(message.payload), []).append(
+            (message.mid, message.dup, len(self.sessions_present))
+        )
 
 
 def _kill_and_restart(site: Site, broker: Daemon, moment: random.Random) -> Daemon:
     time.sleep(moment.uniform(0.2, 1.2))
+    Survivor.up.clear()
     broker.kill()
-    return site.start_broker(listen_mqtts=site.addresses["mqtts"], kernel_bundles=())
+    started = site.start_broker(listen_mqtts=site.addresses["mqtts"], kernel_bundles=())
+    Survivor.up.set()
+    return started
 
 
 def test_nothing_acknowledged_is_lost_and_qos_2_is_never_doubled(tmp_path: Path) -> None:
@@ -186,8 +210,8 @@ def test_nothing_acknowledged_is_lost_and_qos_2_is_never_doubled(tmp_path: Path)
             client.close()
         site.stop()
     assert wanted <= set(subscriber.seen), "an acknowledged message is missing"
-    doubled = {m: n for m, n in subscriber.seen.items() if m.startswith(b"2:") and n > 1}
-    assert not doubled
+    doubled = {m: how for m, how in subscriber.how.items() if m.startswith(b"2:") and len(how) > 1}
+    assert not doubled, "(packet identifier, DUP, connection) of each"
     assert len(wanted) > KILLS * 10, "there was traffic"
     assert not any(publisher.refused for publisher in publishers)
     assert all(subscriber.sessions_present[1:]), "the session was there after every kill"

@@ -19,10 +19,10 @@ function say(kind, fields = {}) {
   process.stdout.write(`${line}\n`);
 }
 
-// A reason code is a number; Node's own errors have names.
-function reasonOf(error, otherwise) {
-  if (!error) return otherwise;
-  return typeof error.code === "number" ? error.code : -1;
+// A reason code is a number, in the error or only in the packet; the codes of Node's own errors are names.
+function reasonOf(error, packet, otherwise) {
+  if (typeof error?.code === "number") return error.code;
+  return packet?.reasonCode ?? packet?.granted?.[0] ?? (error ? -1 : otherwise);
 }
 
 // MQTT.js gives user properties as an object, so only the order within one name can be seen.
@@ -95,7 +95,7 @@ function connect(order) {
   client.on("disconnect", (packet) => end(packet.reasonCode ?? -1));
   client.on("close", () => end(-1));
   client.on("error", (error) => {
-    if (!connected) say("connect", { reason: reasonOf(error), error: error.message });
+    if (!connected) say("connect", { reason: reasonOf(error, null, -1), error: error.message });
   });
 }
 
@@ -111,7 +111,7 @@ function publish(order) {
     order.get("topic"),
     Buffer.from(order.get("payload"), "hex"),
     { qos: Number(order.get("qos")), retain: order.get("retain") === "1", properties },
-    (error, packet) => say("publish", { reason: reasonOf(error, packet?.reasonCode ?? 0), error: error?.message ?? "" }),
+    (error, packet) => say("publish", { reason: reasonOf(error, packet, 0), error: error?.message ?? "" }),
   );
 }
 
@@ -120,11 +120,11 @@ const actions = {
   publish,
   subscribe: (order) =>
     client.subscribe(order.get("topic"), { qos: Number(order.get("qos")) }, (error, _granted, packet) =>
-      say("subscribe", { reason: reasonOf(error, packet?.granted[0]) }),
+      say("subscribe", { reason: reasonOf(error, packet, -1) }),
     ),
   unsubscribe: (order) =>
     client.unsubscribe(order.get("topic"), (error, packet) =>
-      say("unsubscribe", { reason: reasonOf(error, packet?.granted?.[0] ?? -1) }),
+      say("unsubscribe", { reason: reasonOf(error, packet, -1) }),
     ),
   disconnect: () => {
     leaving = true;

@@ -49,10 +49,9 @@ async def test_guard_asks_for_all_misses_of_a_route_together() -> None:
     async with running_broker(allow("v*", "read", "topic.t")) as broker:
         members = [asker_of(broker, name) for name in ("v1", "x", "v2", "v3")]
         batches = broker.authorizer.stats.batches
-        readers = await broker.guard.may_read(members, b"t")  # type: ignore[arg-type]  # a part of a Subscriber will do
-        allowed = readers.allowed
+        readers = await broker.guard.may_read(members, b"t")  # type: ignore[arg-type]  # a part of a session will do
         assert readers.lasting
-        assert [m.principal.name for m in allowed] == ["v1", "v2", "v3"]
+        assert [m.principal.name for m in readers.allowed] == ["v1", "v2", "v3"]
         assert broker.authorizer.stats.batches - batches <= 2
 
 
@@ -79,3 +78,40 @@ async def test_guard_counts_silence_from_the_last_proof_not_from_when_it_noticed
         await trio.sleep(1)
         assert not (await broker.guard.may_publish(asker, b"t")).allowed
         nursery.cancel_scope.cancel()
+
+
+async def test_guard_says_that_a_denial_for_want_of_an_answer_does_not_last(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with running_broker(allow("v*", "read", "topic.t")) as broker:
+        known, unknown = asker_of(broker, "v1"), asker_of(broker, "v2")
+        await broker.guard.may_read([known], b"t")  # type: ignore[list-item]
+        broker.authority.silent = True
+        readers = await broker.guard.may_read([known, unknown], b"t")  # type: ignore[list-item]
+        assert [m.principal.name for m in readers.allowed] == ["v1"]
+        assert not readers.lasting
+        actions = [record.event.action for record in broker.audit.recent]
+        assert actions == ["deliver"]
+
+
+async def test_guard_counts_changes_of_the_policy_and_of_contact_and_forgets_routes() -> None:
+    async with running_broker(allow("v", "read", "topic.t")) as broker:
+        guard = broker.guard
+        before = guard.policy_changes
+        await broker.router.route(b"t")
+        broker.change_rules(broker.authority.rules.without_rule("everyone-connects"))
+        assert guard.policy_changes == before + 1
+        assert not broker.router.routes
+        await broker.router.route(b"t")
+        guard.on_contact(True, "again")  # noqa: FBT003
+        assert guard.policy_changes == before + 2
+        assert not broker.router.routes
+
+
+async def test_guard_takes_a_decision_that_is_at_hand_without_asking() -> None:
+    async with running_broker(allow("sensor", "write", "topic.t")) as broker:
+        asker = asker_of(broker, "sensor")
+        await broker.guard.may_publish(asker, b"t")
+        asked = broker.authority.asked
+        assert (await broker.guard.may_publish(asker, b"t", count=100)).allowed
+        assert broker.authority.asked == asked

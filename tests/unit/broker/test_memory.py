@@ -15,12 +15,11 @@ CEILING_BYTES = 1_000
 
 def test_budget_is_spent_above_its_ceiling_only() -> None:
     budget = MemoryBudget(10)
-    budget.used_bytes = 10
-    assert not budget.spent
-    budget.used_bytes += 1
-    assert budget.spent
-    budget.used_bytes -= 1
-    assert not budget.spent
+    found = []
+    for used_bytes in (0, 10, 11, 10):
+        budget.used_bytes = used_bytes
+        found.append(budget.spent)
+    assert found == [False, False, True, False]
 
 
 def used(broker: TestBroker) -> int:

@@ -71,6 +71,24 @@ def test_packets_that_differ_in_what_a_run_shares_are_no_run() -> None:
         assert run.count == 1
 
 
+@pytest.mark.parametrize("qos", [0, 1])
+def test_bare_packet_and_one_with_properties_of_the_same_length_are_no_run(qos: int) -> None:
+    packet_id = 1 if qos else None
+    bare = Publish(topic="a", payload=b"123456", qos=qos, packet_id=packet_id)
+    other = Publish(
+        topic="a",
+        payload=b"1234",
+        qos=qos,
+        packet_id=packet_id,
+        properties=Properties(payload_format_indicator=1),
+    )
+    for first, second in ((bare, other), (other, bare)):
+        assert len(wire(first)) == len(wire(second))
+        run = read(wire(first, second))
+        assert run is not None
+        assert (run.count, run.packet()) == (1, first)
+
+
 @pytest.mark.parametrize(
     "illegal",
     [

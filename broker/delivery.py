@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from broker.memory import MemoryBudget
     from broker.messages import Message, Messages
     from broker.outlet import Outlet
+    from broker.session import Session
     from mqtt.outgoing import Piece
     from mqtt.runs import Run
 
@@ -45,11 +46,12 @@ MOST_ADDED_BYTES = (
 
 
 class Verdict(Enum):
-    """What the policy of now says of a message in the queue."""
+    """What the policy of now says of a message in the queue; to pass on is for another member of its group."""
 
     SEND = auto()
     DROP = auto()
     WAIT = auto()
+    PASS_ON = auto()
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -62,6 +64,7 @@ class Queued:
         identifiers: Subscription Identifiers.
         group: filter of the shared subscription they came by; empty for none.
         weighed: the count of policy changes under which the session was last found to be allowed to read it.
+        tried: sessions of the group that may not read it.
     """
 
     message: Message
@@ -69,6 +72,7 @@ class Queued:
     identifiers: tuple[int, ...]
     group: str
     weighed: int
+    tried: tuple[Session, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +101,7 @@ class Delivery:
     __slots__ = (
         "_budget",
         "_counted_bytes",
+        "_hand_over",
         "_limits",
         "_lost",
         "_messages",
@@ -119,6 +124,7 @@ class Delivery:
         budget: MemoryBudget,
         weigh: Callable[[Queued], Verdict],
         lost: Lost,
+        hand_over: Callable[[Parcel[Queued]], None],
         session_id: int = 0,
         outgoing: Outgoing[Queued] | None = None,
     ) -> None:
@@ -131,6 +137,7 @@ class Delivery:
             budget: the ceiling over all that waits.
             weigh: whether the session may still read a message; after `WAIT` it pumps when it knows.
             lost: told of all messages dropped.
+            hand_over: gives messages of a shared subscription to other members of it.
             session_id: see there.
             outgoing: what an earlier life left.
         """
@@ -141,6 +148,7 @@ class Delivery:
         self._counted_bytes = 0
         self._weigh = weigh
         self._lost = lost
+        self._hand_over = hand_over
         self.session_id = session_id
         self.outgoing: Outgoing[Queued] = Outgoing() if outgoing is None else outgoing
         self._outlet: Outlet | None = None
@@ -257,6 +265,9 @@ class Delivery:
                 if verdict is Verdict.DROP:
                     self._give_up_head()
                     continue
+                if verdict is Verdict.PASS_ON:
+                    self._pass_on(head)
+                    continue
             piece = outgoing.take(self._window)
             if piece is None:
                 break
@@ -312,6 +323,19 @@ class Delivery:
                 self._settle(self.outgoing.refuse(packet_id))
         else:
             self._settle(self.outgoing.acknowledge(ids))
+
+    def _pass_on(self, head: Parcel[Queued]) -> None:
+        """Leave what of the head was never sent to other members of its shared subscription."""
+        rest = Parcel(
+            content=head.content,
+            first=head.first + head.sent,
+            count=head.count - head.sent,
+            qos=head.qos,
+        )
+        self._messages.hold(rest.content.message)
+        self._give_up_head()
+        self._hand_over(rest)
+        self._messages.let_go(rest.content.message)
 
     def _give_up_head(self) -> None:
         head = self.outgoing.head

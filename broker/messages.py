@@ -152,6 +152,16 @@ class Messages:
             self._count(message, -1)
             message.stored_as = 0
 
+    def hold(self, message: Message) -> None:
+        """Keep a message where it is while it goes from one who needs it to another, in one step."""
+        if message.stored_as:
+            message.needed_by += 1
+
+    def let_go(self, message: Message) -> None:
+        """It has arrived, or there was nobody to need it; the other half of `hold`."""
+        if message.stored_as:
+            self.release(message)
+
     def restored(self, message: Message, stored_as: int) -> None:
         """Take back a message of an earlier life; each who needs it says so by `need`."""
         message.stored_as = stored_as

@@ -114,6 +114,7 @@ def connect_messaging(
         budget=budget,
         open_cache=guard.authorizer.open,
         lost=routing.dead_letters.add,
+        hand_over=routing.router.hand_over,
     )
     registry = Registry(
         limits=RegistryLimits(

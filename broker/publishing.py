@@ -132,7 +132,9 @@ class Publishing:
                 reason=ReasonCode.QUOTA_EXCEEDED, text="no room for more retained messages"
             )
         reached = self.router.deliver(route, message, sender, touched)
-        if message.stored_as or run.retain:  # also an empty one: what it removed is on disk till then
+        if (
+            message.stored_as or run.retain
+        ):  # also an empty one: what it removed is on disk till then
             return STORED
         return DELIVERED if reached else NOBODY_THERE
 

@@ -89,7 +89,9 @@ class Restorer:
                 )
             registry.restored(session)
             session.keep()
-            session.delivery.session_id = key  # also of one that ends at once: it gives back what it holds
+            session.delivery.session_id = (
+                key  # also of one that ends at once: it gives back what it holds
+            )
 
     def _begin_absence(self, session: Session, record: SessionRecord) -> None:
         session.expiry_s = record.expiry_s

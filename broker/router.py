@@ -14,7 +14,7 @@ applied, so a revoked grant stops with the next run.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from broker.delivery import Queued
@@ -40,6 +40,7 @@ MAX_ROUTES = 65_536  # topics with a remembered route; the table is dropped and 
 MAX_ROUTES_BYTES = 64 << 20  # the same for its memory: topics are as long as their publishers like
 ROUTE_BYTES = 1_300  # of a route beside its topic and targets, its place in the tree included
 TARGET_BYTES = 100  # of one session on it; measured as 90
+NOT_WEIGHED = -1  # under no count of policy changes
 MAX_REBUILDS = (
     5  # times a route is built again because policy changed meanwhile; then nobody gets it
 )
@@ -221,41 +222,34 @@ class Router:
             if session.outlet is None and len(session.delivery.outgoing):
                 self.give_again(name, session.delivery.withdraw(name))
 
+    def hand_over(self, parcel: Parcel[Queued]) -> None:
+        """Give members of a shared subscription what one of them may not read."""
+        self.give_again(parcel.content.group, (parcel,))
+
     def give_again(self, name: str, parcels: Sequence[Parcel[Queued]]) -> None:
         """Give members of a shared subscription what another one did not get, or not acknowledge.
 
-        Whether they may read it is weighed when it is their turn.
+        Whether they may read it is weighed when it is their turn; so only members that queue it are given any.
         """
         group = self._groups.get(name)
-        members = [] if group is None else [_merge([m]) for m in group.members.values()]
-        members = [m for m in members if m.session.outlet is not None] or [
-            m for m in members if m.session.kept and m.qos
-        ]
+        touched: list[Outlet] = []
         for parcel in parcels:
-            message = parcel.content.message
+            queued = parcel.content
+            members = [] if group is None else _takers(group, queued.tried)
             if group is None or not members:
-                self._lost(message, parcel.first, parcel.count, "no member")
+                self._lost(queued.message, parcel.first, parcel.count, "no member")
                 continue
             for target, first, count in group.shares(
                 members,
                 parcel.count,
                 self._strategy,
-                publisher=message.publisher.name,
-                topic=message.run.topic,
+                publisher=queued.message.publisher.name,
+                topic=queued.message.run.topic,
             ):
-                touched: list[Outlet] = []
-                self.hand(
-                    target,
-                    message,
-                    touched,
-                    retain=False,
-                    group=name,
-                    first=parcel.first + first,
-                    count=count,
-                    weighed=-1,
-                )
-                for outlet in touched:
-                    outlet.flush_now()
+                again = replace(queued, identifiers=target.identifiers, weighed=NOT_WEIGHED)
+                self._queue(target, again, parcel.first + first, count, touched)
+        for outlet in touched:
+            outlet.flush_now()
 
     def session_moved(self, session: Session) -> None:
         """A session was connected or disconnected: routes name outlets."""
@@ -473,14 +467,12 @@ class Router:
         group: str = "",
         first: int = 0,
         count: int | None = None,
-        weighed: int | None = None,
     ) -> int:
-        """Give one session messages of a run; return 1 if it could be given them."""
+        """Give one session messages of a run that it may read; return 1 if it could be given them."""
         session, run = target.session, message.run
         number = run.count if count is None else count
-        qos = min(run.qos, target.qos)
         outlet = session.outlet
-        if qos == 0:
+        if min(run.qos, target.qos) == 0:
             if outlet is None:
                 return 0
             form = message.form(
@@ -495,12 +487,23 @@ class Router:
             retain=retain,
             identifiers=target.identifiers,
             group=group,
-            weighed=self.policy_changes if weighed is None else weighed,
+            weighed=self.policy_changes,
         )
-        if session.deliver(queued, qos=qos, first=first, count=number) and outlet is not None:
-            touched.append(outlet)
-        self.messages_out += number
+        self._queue(target, queued, first, number, touched)
         return 1
+
+    def _queue(
+        self, target: Target, queued: Queued, first: int, count: int, touched: list[Outlet]
+    ) -> None:
+        """Put messages above QoS 0 into a session's queue."""
+        session = target.session
+        qos = min(queued.message.run.qos, target.qos)
+        if (
+            session.deliver(queued, qos=qos, first=first, count=count)
+            and session.outlet is not None
+        ):
+            touched.append(session.outlet)
+        self.messages_out += count
 
     def _share(self, shared: GroupTarget, message: Message, touched: list[Outlet]) -> int:
         members = [m for m in shared.members if m.session.outlet is not None]
@@ -527,6 +530,15 @@ class Router:
                 count=count,
             )
         return reached
+
+
+def _takers(group: Group, tried: Sequence[Session]) -> list[Target]:
+    """Members that can queue messages: those that are connected, or else those that are kept."""
+    members = [
+        _merge([m]) for session, m in group.members.items() if m.qos and session not in tried
+    ]
+    online = [m for m in members if m.session.outlet is not None]
+    return online or [m for m in members if m.session.kept]
 
 
 def _slice(run: Run, first: int, count: int) -> Run:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from broker.router import Subscribed
     from cache.connection import ConnectionCache
     from mqtt.errors import ReasonCode
-    from mqtt.outgoing import Outgoing
+    from mqtt.outgoing import Outgoing, Parcel
 
 NEVER_EXPIRES_S = 0xFFFFFFFF  # MQTT 3.1.2.11.2: a Session Expiry Interval of this value
 
@@ -86,6 +86,7 @@ class Rooms:
     budget: MemoryBudget
     open_cache: Callable[[Principal], ConnectionCache]
     lost: Lost
+    hand_over: Callable[[Parcel[Queued]], None]
 
 
 class Session:
@@ -141,6 +142,7 @@ class Session:
             budget=rooms.budget,
             weigh=self._weigh,
             lost=rooms.lost,
+            hand_over=rooms.hand_over,
             outgoing=outgoing,
         )
         self.connection: Serving | None = None
@@ -261,4 +263,9 @@ class Session:
             policy.find_out(self, queued.message.run.topic)
             return Verdict.WAIT
         queued.weighed = policy.changes
-        return Verdict.SEND if decision.allowed else Verdict.DROP
+        if decision.allowed:
+            return Verdict.SEND
+        if not queued.group:
+            return Verdict.DROP
+        queued.tried = (*queued.tried, self)
+        return Verdict.PASS_ON

@@ -136,10 +136,12 @@ class Recorder:
         """Have a callback told once, in Trio's thread and in order, how what was recorded so far fares.
 
         True: it is on disk; with nothing pending that is said before this returns. False: it could not be written
-        now; it stays collected and is tried again. After the end of `run`, False at once if something is pending.
+        now; it stays collected and is tried again. After the end of `run` nobody is told of what is pending: it will
+        never be written, and whoever tries again at each False would do so for ever.
         """
         if self._closed:
-            callback(not self.pending_rows)
+            if not self.pending_rows:
+                callback(True)  # noqa: FBT003  a callback's one fact
         elif self._batch.waits:
             self._batch.callbacks.append(callback)
             self._wanted.set()
@@ -156,6 +158,9 @@ class Recorder:
         Returns:
             Whether what was recorded before the call is on disk.
         """
+        if self._closed and self.pending_rows:
+            await trio.lowlevel.checkpoint()
+            return False
         told, outcome = trio.Event(), [False]
 
         def note(durable: bool) -> None:  # noqa: FBT001  a callback's one fact

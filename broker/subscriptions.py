@@ -273,11 +273,11 @@ class Subscriptions:
         for _ in range(REPLAY_PER_TURN):
             if not topics or outlet.over_full:
                 break
-            message = self._retained.get(topics.popleft().decode())
-            if message is None:
-                continue
-            readers = await self._guard.may_read((self._session,), message.run.topic)
-            if readers.allowed:
+            topic = topics.popleft()
+            readers = await self._guard.may_read((self._session,), topic)
+            # Looked up behind the last wait, so that no newer message was delivered meanwhile.
+            message = self._retained.get(topic.decode())
+            if message is not None and readers.allowed:
                 self._router.hand(target, message, touched, retain=True)
         for each in touched:
             each.flush_now()

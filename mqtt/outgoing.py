@@ -255,6 +255,13 @@ class Outgoing(Generic[T]):
         self.in_flight += count
         self.queued -= count
         self._passed(piece.parcel, count)
+        # INVARIANT: what is finished is passed over here, so that `head_is_fresh` speaks of what `take` gives next.
+        while self._unsent:
+            parcel = self._unsent[0]
+            number = parcel.sequence + parcel.sent
+            if number >= self._fresh_from or number not in self._done:
+                break
+            self._passed(parcel, 1)
         return piece
 
     def _passed(self, parcel: Parcel[T], count: int) -> None:

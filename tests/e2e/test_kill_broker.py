@@ -23,7 +23,7 @@ from tests.e2e.daemons import Daemon, Site, make_site
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from paho.mqtt.client import ConnectFlags, MQTTMessage, MQTTMessageInfo
+    from paho.mqtt.client import ConnectFlags, MQTTMessage
     from paho.mqtt.reasoncodes import ReasonCode
 
     from certs.development import CertificateFiles
@@ -108,7 +108,8 @@ class Publisher(Survivor):
     def __init__(self, site: Site, qos: int) -> None:
         super().__init__(site, "sensor", f"publisher-{qos}")
         self._qos = qos
-        self._under_way: deque[tuple[int, MQTTMessageInfo]] = deque()
+        self._under_way: deque[tuple[int, int]] = deque()  # number, packet identifier
+        self._answered: set[int] = set()
         self.acknowledged: set[int] = set()
         self.refused: list[int] = []
         self._going = True
@@ -124,12 +125,14 @@ class Publisher(Survivor):
                 time.sleep(0.002)
                 continue
             info = self.client.publish(TOPIC, b"%d:%d" % (self._qos, number), qos=self._qos)
-            self._under_way.append((number, info))
+            self._under_way.append((number, info.mid))
             number += 1
 
     def _look(self) -> None:
-        while self._under_way and self._under_way[0][1].is_published():
-            self.acknowledged.add(self._under_way.popleft()[0])
+        while self._under_way and self._under_way[0][1] in self._answered:
+            number, mid = self._under_way.popleft()
+            self._answered.discard(mid)
+            self.acknowledged.add(number)
 
     def _published(
         self,
@@ -141,6 +144,7 @@ class Publisher(Survivor):
     ) -> None:
         if reason.value >= FAILURE:
             self.refused.append(mid)
+        self._answered.add(mid)
 
     def finish(self) -> None:
         """Send no more, and wait until everything sent is acknowledged."""

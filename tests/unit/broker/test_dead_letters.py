@@ -102,7 +102,10 @@ async def test_dead_letter_reaches_whom_a_rule_allows_only() -> None:
         await subscribe(other, "dead/#")
         letters.add(lost(), 0, 1, "expired")
         letters.add(lost("u"), 0, 1, "expired")
-        assert [(await got(viewer)).topic for _ in range(2)] == ["dead/expired/t/1", "dead/expired/u"]
+        assert [(await got(viewer)).topic for _ in range(2)] == [
+            "dead/expired/t/1",
+            "dead/expired/u",
+        ]
         assert (await got(other)).topic == "dead/expired/u"
         assert await other.nothing()
 

@@ -100,6 +100,13 @@ async def publish(peer: Peer, payload: bytes, *, qos: int = 1, topic: str = "t/1
         assert await peer.next() == Pubcomp(packet_id=1)
 
 
+async def retain(peer: Peer, payload: bytes, *, topic: str = "t/1") -> None:
+    await peer.send(Publish(topic=topic, payload=payload, qos=1, packet_id=1, retain=True))
+    answer = await peer.next()
+    assert isinstance(answer, Puback)
+    assert not answer.reason.failed, answer
+
+
 async def got(peer: Peer) -> Publish:
     message = await peer.next()
     if isinstance(message, Run):
@@ -313,17 +320,14 @@ async def test_retained_message_is_replaced_removed_and_sent_to_new_subscription
     async with running_broker(SENSOR, VIEWER) as broker:
         sensor, viewer = await broker.client("sensor"), await broker.client("viewer")
         for payload in (b"old", b"new"):
-            await sensor.send(
-                Publish(topic="t/1", payload=payload, qos=1, packet_id=1, retain=True)
-            )
-            await sensor.next()
+            await retain(sensor, payload)
         await subscribe(viewer, "t/#")
         message = await got(viewer)
         assert (message.payload, message.retain, message.qos) == (b"new", True, 1)
         await sensor.send(Publish(topic="t/1", payload=b"live", qos=0, retain=True))
         live = await got(viewer)
         assert (live.payload, live.retain) == (b"live", False)
-        await sensor.send(Publish(topic="t/1", retain=True))
+        await retain(sensor, b"")
         assert (await got(viewer)).payload == b""
         assert len(broker.publishing.retained) == 0
         late = await broker.client("viewer", client_id="late")
@@ -334,7 +338,7 @@ async def test_retained_message_is_replaced_removed_and_sent_to_new_subscription
 async def test_retain_handling_and_retain_as_published() -> None:
     async with running_broker(SENSOR, VIEWER) as broker:
         sensor, viewer = await broker.client("sensor"), await broker.client("viewer")
-        await sensor.send(Publish(topic="t/1", payload=b"r", retain=True))
+        await retain(sensor, b"r")
         await subscribe(viewer, "t/1", retain_handling=2)
         assert await viewer.nothing()
         await subscribe(viewer, "t/1", retain_handling=1)
@@ -349,10 +353,8 @@ async def test_retained_message_is_sent_to_whom_may_read_its_topic_only() -> Non
     writer = allow("sensor", "write", "topic.**")
     async with running_broker(writer, VIEWER) as broker:
         sensor, viewer = await broker.client("sensor"), await broker.client("viewer")
-        await sensor.send(
-            Publish(topic="secret", payload=b"no", retain=True),
-            Publish(topic="t/1", payload=b"yes", retain=True),
-        )
+        await retain(sensor, b"no", topic="secret")
+        await retain(sensor, b"yes")
         await subscribe(viewer, "#")
         assert (await got(viewer)).payload == b"yes"
         assert await viewer.nothing()

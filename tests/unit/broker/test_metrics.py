@@ -110,9 +110,7 @@ async def test_page_shows_sessions_and_what_waits_for_them() -> None:
         await viewer.next()
         await viewer.leave()
         await trio.testing.wait_all_tasks_blocked()
-        await sensor.send(
-            Publish(topic="t/1", payload=b"x" * 100, qos=1, packet_id=1, retain=True)
-        )
+        await sensor.send(Publish(topic="t/1", payload=b"x" * 100, qos=1, packet_id=1, retain=True))
         await sensor.next()
         page = page_of(broker)
         assert page["stockade_connections", ()] == 1

@@ -145,4 +145,6 @@ def test_match_is_what_the_matcher_says_of_every_topic(names: set[str], filter_:
     for name in names:
         shelf.put(name)
     found = [m.run.topic.decode() for m in shelf.retained.match(filter_)]
-    assert sorted(found) == sorted(name for name in names if matches(filter_.split("/"), name.split("/")))
+    assert sorted(found) == sorted(
+        name for name in names if matches(filter_.split("/"), name.split("/"))
+    )

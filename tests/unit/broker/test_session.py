@@ -26,6 +26,7 @@ from cache.authorizer import Authorizer
 from cache.connection import ConnectionCache
 from cache.limits import CacheLimits
 from mqtt.errors import ReasonCode
+from mqtt.outgoing import Parcel
 from mqtt.packets import Pubcomp, Publish, Pubrec, Pubrel, Role, Version
 from mqtt.reader import PacketReader
 from mqtt.runs import Run, run_of
@@ -96,6 +97,7 @@ class House:
             clock=lambda: 0.0,
             new_id=lambda: "d-000000000000",
         )
+        self.handed_over: list[Parcel[Queued]] = []
         self.rooms = Rooms(
             store=self.store,
             messages=self.messages,
@@ -104,6 +106,7 @@ class House:
             budget=self.budget,
             open_cache=self.authorizer.open,
             lost=self.lose,
+            hand_over=self.handed_over.append,
         )
 
     def lose(self, message: Message, first: int, count: int, reason: str) -> None:

@@ -15,6 +15,7 @@ from mqtt.errors import ReasonCode
 from mqtt.packets import Connack, Connect, Properties, Version
 
 if TYPE_CHECKING:
+    from acl.decide import Decision
     from broker.config import BrokerLimits
     from broker.records import WillRecord
 
@@ -150,3 +151,8 @@ def _response_information(
         return None
     text = offer.response_information
     return text.replace("{principal}", principal).replace("{client}", client_id)
+
+
+def told(decision: Decision) -> str:
+    """What a refused client is told: the decision's id and nothing about the rules."""
+    return f"not authorized, decision {decision.id}"

@@ -24,7 +24,6 @@ from acl.model import Principal
 from broker.admission import Offer
 from broker.authority import MeasuredAuthority
 from broker.config import load_config, principal_mapper
-from broker.connection import Counters, Services
 from broker.delayed import DelayedPublisher
 from broker.durability import Volatile
 from broker.endpoints import Endpoints
@@ -34,6 +33,7 @@ from broker.kernels import KernelDispatch
 from broker.messaging import Messaging, connect_messaging, connect_routing
 from broker.metrics import RoomCollector, Sources, Timings
 from broker.records import Restored
+from broker.services import Counters, Services
 from broker.store_file import open_store
 from broker.sys_topics import SysTopics
 from broker.totals import BrokerTotals

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from acl.model import Principal
-    from broker.connection import Services
     from broker.endpoints import Endpoints
     from broker.outlet import Link
+    from broker.services import Services
     from cache.authorizer import Authorizer
     from certs.identity import PeerIdentity
     from certs.principal import PrincipalMapper

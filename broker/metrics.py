@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from broker.connection import Counters
     from broker.dead_letters import DeadLetters
     from broker.guard import Guard
     from broker.kernels import KernelDispatch
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from broker.publishing import Publishing
     from broker.registry import Registry
     from broker.router import Router
+    from broker.services import Counters
     from broker.store import Store
     from cache.authorizer import Authorizer
     from governance.audit import AuditLog

@@ -23,12 +23,13 @@ from acl.model import AccessRequest, Effect, Principal, parse_operations
 from acl.rules import AclRule, RuleSet
 from broker.admission import Offer
 from broker.config import BrokerLimits, MqttConfig
-from broker.connection import Connection, Counters, Services
+from broker.connection import Connection
 from broker.durability import Durability, Volatile
 from broker.guard import Guard
 from broker.kernels import KernelDispatch
 from broker.messaging import connect_messaging, connect_routing
 from broker.records import Restored
+from broker.services import Counters, Services
 from cache.authority import Answers
 from cache.authorizer import Authorizer
 from cache.limits import CacheLimits

@@ -38,6 +38,25 @@ class Rows(Volatile):
         self.last_session_id = 0
         self.last_message_id = 0
 
+    @classmethod
+    def of(cls, restored: Restored) -> Rows:
+        """The tables of a store that a start found so."""
+        rows = cls()
+        rows.sessions = {row.session_id: row for row in restored.sessions}
+        rows.subscriptions = {(row.session_id, row.filter): row for row in restored.subscriptions}
+        rows.messages = {row.message_id: row for row in restored.messages}
+        rows.queued = {(row.session_id, row.sequence): row for row in restored.queued}
+        rows.released, rows.received = set(restored.released), set(restored.received)
+        rows.retained = {row.topic: row for row in restored.retained}
+        rows.delayed = {row.message_id: row for row in restored.delayed}
+        rows.last_session_id = restored.next_session_id - 1
+        rows.last_message_id = restored.next_message_id - 1
+        return rows
+
+    def after_kill(self) -> Rows:
+        """What is on disk at this moment; what is recorded from now on is not."""
+        return self.of(self.restored())
+
     def restored(self) -> Restored:
         """What a start finds."""
         queued = [row for row in self.queued.values() if row.message_id in self.messages]

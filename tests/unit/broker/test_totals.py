@@ -14,7 +14,7 @@ async def test_totals_add_up_what_the_rooms_counted() -> None:
     async with running_broker(SENSOR, VIEWER, store=Rows()) as broker:
         totals = BrokerTotals(sources_of(broker))
         sensor, viewer = await broker.client("sensor"), await connected(broker, "viewer")
-        await subscribe(viewer, "t/#", "$share/g/u")
+        await subscribe(viewer, "t/#", "$share/g/t/u")
         for number in range(3):
             await publish(sensor, bytes([number]))
         first = await got(viewer)

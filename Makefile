@@ -10,13 +10,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
+FUZZ_VENV := .venv-fuzz
+FUZZ_STAMP := $(FUZZ_VENV)/.installed
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --use-pep517
 
 # make demo DIR=... keeps everything it made in DIR; make test ARGS="-k acl" passes on to pytest
 DIR ?=
 ARGS ?=
+FOR ?= 60
 
-.PHONY: help venv run-venv demo test check lint imports fmt types house bench deps gpu-deps wheel-smoke hooks lock clean
+.PHONY: help venv run-venv demo test check lint imports fmt types house bench fuzz deps gpu-deps wheel-smoke hooks lock clean
 
 help: ## explain every target (this text)
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,18 +54,28 @@ $(DEV_STAMP): requirements/dev.txt $(RUN_STAMP)
 	@$(PIP_INSTALL) --require-hashes -r requirements/dev.txt
 	@touch $@
 
+$(FUZZ_STAMP): requirements/fuzz.txt | $(BIN)/python
+	@echo "installing the fuzzer into $(FUZZ_VENV) (hashes checked)"
+	@$(BIN)/python -m venv $(FUZZ_VENV)
+	@$(FUZZ_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/fuzz.txt
+	@touch $@
+
 # -- look at it --------------------------------------------------------------------------------------------------
 
 demo: $(RUN_STAMP) ## the whole path once, on this machine: PKI, controller, broker, real data through a kernel [DIR=where to keep it]
 	@$(BIN)/stockade demo $(if $(DIR),--dir "$(DIR)")
 
-bench: $(DEV_STAMP) ## measure this machine and commit; mosquitto in the same run when it is installed
+bench: $(DEV_STAMP) ## measure this machine and commit; mosquitto and nats-server in the same run when they are installed
 	@$(BIN)/python -P benchmarks/run.py $(ARGS)
 
 # -- prove it ----------------------------------------------------------------------------------------------------
 
 test: $(DEV_STAMP) ## every test: house, unit, property, component, e2e [ARGS="-k acl"]
 	@$(BIN)/python -m pytest $(ARGS)
+
+fuzz: $(FUZZ_STAMP) ## look for bytes that break the MQTT reader, forms and exchange [FOR=seconds for each of the three, 60]
+	@for target in read convert exchange; do \
+	  echo "fuzzing $$target for $(FOR) s"; $(FUZZ_VENV)/bin/python tests/fuzz/fuzz_mqtt.py $$target $(FOR); done
 
 house: $(DEV_STAMP) ## the house rules only
 	@$(BIN)/python -m pytest -q tests/house
@@ -107,6 +120,7 @@ LOCK := --generate-hashes --universal --python-version 3.11 --no-emit-index-url 
 lock: ## write requirements/*.txt anew from pyproject.toml (needs `uv` on the PATH; keeps versions unless ARGS=--upgrade)
 	@uv pip compile requirements/build.in $(LOCK) $(ARGS) -o requirements/build.txt
 	@uv pip compile pyproject.toml $(LOCK) $(ARGS) -c requirements/build.txt -o requirements/run.txt
+	@uv pip compile requirements/fuzz.in $(LOCK) $(ARGS) -c requirements/run.txt -o requirements/fuzz.txt
 	@uv pip compile pyproject.toml --group dev $(LOCK) $(ARGS) -c requirements/build.txt -c requirements/run.txt -o requirements/dev.txt
 
 clean: ## remove caches and build results; .venv and .gpu-wheels stay

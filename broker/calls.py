@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Bytes = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
-NO_CORRELATION = np.empty((0, 0), np.uint8)
+STATUS = "status"  # user property of every answer: what became of the call
+SUCCEEDED = ((STATUS, "ok"),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,19 +102,19 @@ def verify_response_topic(topic: str | None) -> str:
 
 
 def answers(response_topic: str, correlations: Bytes, results: Bytes) -> Run:
-    """A run of answers, one a call.
+    """A run of answers that say `status=ok`, one a call.
 
     Args:
         response_topic: a valid topic name.
         correlations: uint8, shape (count, size).
         results: uint8, shape (count, result bytes); copied.
     """
-    return _block(response_topic, correlations, results, Properties())
+    return _block(response_topic, correlations, results, Properties(user_properties=SUCCEEDED))
 
 
 def failures(response_topic: str, correlations: Bytes, text: str) -> Run:
     """A run of answers without payload that say `text` in their user properties."""
-    properties = Properties(user_properties=(("status", "error"), ("error", text)))
+    properties = Properties(user_properties=((STATUS, "error"), ("error", text)))
     nothing = np.empty((len(correlations), 0), np.uint8)
     return _block(response_topic, correlations, nothing, properties)
 

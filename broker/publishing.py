@@ -179,6 +179,10 @@ class Publishing:
         if run.topic.startswith(KERNEL_PREFIX):
             return  # a kernel answers its caller, who is gone
         message = self.messages.take(run, session.principal)
+        if self.guard.refusal and self.delayed.has_room(1, len(run.data)):
+            # Nobody can weigh it now, as in the first seconds after a start; it waits with the delayed messages.
+            self.delayed.add(message, message.received_at)
+            return
         touched: list[Outlet] = []
         with trio.move_on_after(WILL_S):
             await self.publish_message(session, message, touched)

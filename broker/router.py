@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mqtt.outgoing import Parcel
     from mqtt.runs import Run
 
+V5, V311 = Version.V5, Version.V311  # looking a member up costs more than comparing it
 MAX_ROUTES = 65_536  # topics with a remembered route; the table is dropped and rebuilt beyond that
 MAX_ROUTES_BYTES = 64 << 20  # the same for its memory: topics are as long as their publishers like
 ROUTE_BYTES = 1_300  # of a route beside its topic and targets, its place in the tree included
@@ -357,22 +358,15 @@ class Router:
         Returns:
             how many sessions it went to.
         """
-        same, other = (
-            (route.v5, route.v311) if run.version == Version.V5 else (route.v311, route.v5)
-        )
         reached = 0
+        same, other = (route.v5, route.v311) if run.version is V5 else (route.v311, route.v5)
         if same:
             reached = self._put(same, run.data, run.stride, run.count, route, sender, touched)
         if other:
-            version = Version.V311 if run.version == Version.V5 else Version.V5
-            form = variant(run, version=version, qos=0, retain=False)
+            form = variant(run, version=V311 if run.version is V5 else V5, qos=0, retain=False)
             reached += self._put(other, form.data, form.stride, form.count, route, sender, touched)
-        for target in route.special:
-            if not (target.no_local and target.session.outlet is sender):
-                self._put_special(target, run, touched)
-                reached += 1
-        for shared in route.groups:
-            reached += self._share_run(shared, run, publisher, touched)
+        if route.special or route.groups:
+            reached += self._deliver_specially(route, run, sender, publisher, touched)
         if not reached:
             self.messages_unrouted += run.count
         return reached
@@ -396,6 +390,19 @@ class Router:
                 touched.append(outlet)
             reached += 1
         self.messages_out += count * reached
+        return reached
+
+    def _deliver_specially(
+        self, route: Route, run: Run, sender: Outlet | None, publisher: str, touched: list[Outlet]
+    ) -> int:
+        """Hand a run to those that do not take it as it is, and to shared subscriptions."""
+        reached = 0
+        for target in route.special:
+            if not (target.no_local and target.session.outlet is sender):
+                self._put_special(target, run, touched)
+                reached += 1
+        for shared in route.groups:
+            reached += self._share_run(shared, run, publisher, touched)
         return reached
 
     def _put_special(self, target: Target, run: Run, touched: list[Outlet]) -> None:

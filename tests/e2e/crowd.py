@@ -14,6 +14,7 @@ import http.client
 import resource
 import socket
 import time
+from collections import Counter
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +26,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from certs.contexts import client_context
 from mqtt.encode import encode
 from mqtt.identifiers import write_ids
+from mqtt.errors import ReasonCode
 from mqtt.packets import (
     Connack,
     Connect,
     Packet,
+    Puback,
     Publish,
     Role,
     Suback,
@@ -53,6 +56,9 @@ POLL_S: Final = 0.05
 BLOCK_BYTES: Final = 64 * 1024
 NUMBER_BYTES: Final = 8
 PAGE_BYTES: Final = resource.getpagesize()
+CONNECTING: Final = 32
+"""Handshakes of a crowd at the same time: fewer than the broker allows one address."""
+
 SMALL_BUFFER_BYTES: Final = 16 * 1024
 """Receive buffer of a client that reads late: what the kernel holds is not what is tested."""
 
@@ -216,10 +222,24 @@ class Rough:
 
     async def _one(self) -> Packet:
         """The next packet, behind which nothing has come."""
+        packet = await self.receive()
+        assert self._reader.next_event() is None
+        return packet
+
+    async def receive(self) -> Packet:
+        """The next packet; not to be mixed with `read`."""
+        packet = await self.receive_or_end()
+        assert packet is not None, "the broker ended the connection"
+        return packet
+
+    async def receive_or_end(self) -> Packet | None:
+        """The next packet, None at the end; not to be mixed with `read`."""
         self._reader.version = self._version
         while (packet := self._reader.next_event()) is None:
-            self._reader.feed(await self.read())
-        assert self._reader.next_event() is None
+            data = await self.read_or_end()
+            if not data:
+                return None
+            self._reader.feed(data)
         return packet
 
     async def send(self, data: bytes) -> None:
@@ -283,11 +303,20 @@ async def rough(
 
 
 @asynccontextmanager
-async def crowd(broker: Broker, principal: str, count: int) -> AsyncGenerator[list[Rough]]:
-    """Many connections of a principal that read late or never, without CONNECT."""
+async def crowd(
+    broker: Broker, principal: str, count: int, *, at_once: int = CONNECTING
+) -> AsyncGenerator[list[Rough]]:
+    """Many connections of a principal that read late or never, without CONNECT; dropped at the end.
+
+    Args:
+        broker: where to connect.
+        principal: whose certificate to show.
+        count: how many.
+        at_once: how many shake hands at the same time.
+    """
     async with trio.open_nursery() as nursery:
         clients: list[Rough] = []
-        places = trio.CapacityLimiter(CONNECTING)
+        places = trio.CapacityLimiter(at_once)
         leaving = trio.Event()
 
         async def stay(task_status: trio.TaskStatus[Rough] = trio.TASK_STATUS_IGNORED) -> None:
@@ -306,15 +335,12 @@ async def crowd(broker: Broker, principal: str, count: int) -> AsyncGenerator[li
         leaving.set()
 
 
-CONNECTING: Final = 32
-"""Handshakes of a crowd at the same time: fewer than the broker allows one address."""
-
-
 class Flood:
-    """A publisher that sends as fast as it is let.
+    """A publisher that sends as fast as it is let: at QoS 1 the next block when the last one was answered.
 
     Attributes:
         sent: messages the broker's or our kernel has taken.
+        answers: at QoS 1, by reason.
     """
 
     def __init__(self, client: Rough, topic: str, size: int, *, qos: int = 0) -> None:
@@ -322,6 +348,11 @@ class Flood:
         self._count = max(BLOCK_BYTES // (size + 64), 1)
         self._topic, self._size, self._qos = topic, size, qos
         self.sent = 0
+        self.answers: Counter[ReasonCode] = Counter()
+
+    def total(self, blocks: int) -> int:
+        """Messages in so many blocks."""
+        return blocks * self._count
 
     async def run(self, blocks: int | None = None) -> None:
         """Send so many blocks, or for ever."""
@@ -329,8 +360,16 @@ class Flood:
             data = packets(self._topic, self._size, self.sent, self._count, qos=self._qos)
             await self._client.send(data)
             self.sent += self._count
+            if self._qos:
+                await self._hear()
             blocks = None if blocks is None else blocks - 1
             await trio.lowlevel.checkpoint()
+
+    async def _hear(self) -> None:
+        for _ in range(self._count):
+            answer = await self._client.receive()
+            assert isinstance(answer, Puback), answer
+            self.answers[answer.reason] += 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

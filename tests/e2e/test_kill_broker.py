@@ -16,6 +16,7 @@ from paho.mqtt.client import Client, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from typing_extensions import override
 
 from tests.e2e.clients import eventually
 from tests.e2e.daemons import Daemon, Site, make_site
@@ -26,13 +27,13 @@ if TYPE_CHECKING:
     from paho.mqtt.client import ConnectFlags, MQTTMessage
     from paho.mqtt.reasoncodes import ReasonCode
 
-    from certs.development import CertificateFiles
+    from certs.development import Credentials
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 KILLS = int(os.environ.get("STOCKADE_KILLS", "6"))
 """How often the broker is killed; 50 takes three minutes."""
-FAILURE = 0x80
+FAILURE, NOT_FOUND = 0x80, 0x92  # the latter answers a PUBREL that is sent again
 WINDOW = 20  # messages of one publisher under way
 TOPIC = "telemetry/kill"
 STORE = '\n[store]\npath = "messages.db"\nkey = "messages.key"\n'
@@ -54,16 +55,18 @@ class Survivor:
             protocol=MQTTv5,
             reconnect_on_failure=False,
         )
-        files: CertificateFiles = site.pki.clients[principal]
+        files: Credentials = site.pki.clients[principal]
         context = ssl.create_default_context(cafile=str(site.pki.ca))
         context.load_cert_chain(str(files.certificate), str(files.key))
         self.client.tls_set_context(context)
         self.client.max_inflight_messages_set(WINDOW)
         self.client.on_connect = self._connected
+        self.client.on_publish = self._published
+        self.client.on_message = self._received
         self.sessions_present: list[bool] = []
         self.came_back = threading.Event()
         host, _, port = site.addresses["mqtts"].rpartition(":")
-        properties = Properties(PacketTypes.CONNECT)
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's own
         properties.SessionExpiryInterval = 3600
         self.client.connect(
             "localhost" if host == "127.0.0.1" else host,
@@ -77,12 +80,17 @@ class Survivor:
         assert self.came_back.wait(20)
 
     def _serve(self) -> None:
+        # One thread for everything: an SSL object is no place for two.
         while self._serving:
-            if self.client.loop(timeout=0.2) == MQTTErrorCode.MQTT_ERR_SUCCESS:
-                continue
-            if self._serving and self.up.wait(0.2):
-                with contextlib.suppress(OSError):
-                    self.client.reconnect()
+            if self.client.loop(timeout=0.01) != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                if self.up.wait(0.2):
+                    with contextlib.suppress(OSError):
+                        self.client.reconnect()
+            elif self.client.is_connected():
+                self.act()
+
+    def act(self) -> None:
+        """What the client does of its own accord, now and then."""
 
     def _connected(
         self,
@@ -102,39 +110,6 @@ class Survivor:
         self._loop.join(10)
         self.client.disconnect()
 
-
-class Publisher(Survivor):
-    """Publishes numbered messages at one QoS for as long as it is told to; remembers which were acknowledged."""
-
-    def __init__(self, site: Site, qos: int) -> None:
-        super().__init__(site, "sensor", f"publisher-{qos}")
-        self._qos = qos
-        self._under_way: deque[tuple[int, int]] = deque()  # number, packet identifier
-        self._answered: set[int] = set()
-        self.acknowledged: set[int] = set()
-        self.refused: list[int] = []
-        self._going = True
-        self.client.on_publish = self._published
-        self._thread = threading.Thread(target=self._publish, daemon=True)
-        self._thread.start()
-
-    def _publish(self) -> None:
-        number = 0
-        while self._going:
-            self._look()
-            if len(self._under_way) >= WINDOW:
-                time.sleep(0.002)
-                continue
-            info = self.client.publish(TOPIC, b"%d:%d" % (self._qos, number), qos=self._qos)
-            self._under_way.append((number, info.mid))
-            number += 1
-
-    def _look(self) -> None:
-        while self._under_way and self._under_way[0][1] in self._answered:
-            number, mid = self._under_way.popleft()
-            self._answered.discard(mid)
-            self.acknowledged.add(number)
-
     def _published(
         self,
         _client: Client,
@@ -143,20 +118,56 @@ class Publisher(Survivor):
         reason: ReasonCode,
         _properties: Properties | None,
     ) -> None:
-        if reason.value >= FAILURE:
+        pass
+
+    def _received(self, _client: Client, _data: object, message: MQTTMessage) -> None:
+        pass
+
+
+class Publisher(Survivor):
+    """Publishes numbered messages at one QoS for as long as it is told to; remembers which were acknowledged."""
+
+    def __init__(self, site: Site, qos: int) -> None:
+        self._qos = qos
+        self._next = 0
+        self._under_way: deque[tuple[int, int]] = deque()  # number, packet identifier
+        self._answered: set[int] = set()
+        self.acknowledged: set[int] = set()
+        self.refused: list[int] = []
+        self._going = True
+        super().__init__(site, "sensor", f"publisher-{qos}")
+
+    @override
+    def act(self) -> None:
+        self._look()
+        while self._going and len(self._under_way) < WINDOW:
+            info = self.client.publish(TOPIC, b"%d:%d" % (self._qos, self._next), qos=self._qos)
+            self._under_way.append((self._next, info.mid))
+            self._next += 1
+
+    def _look(self) -> None:
+        while self._under_way and self._under_way[0][1] in self._answered:
+            number, mid = self._under_way.popleft()
+            self._answered.discard(mid)
+            self.acknowledged.add(number)
+
+    @override
+    def _published(
+        self,
+        _client: Client,
+        _data: object,
+        mid: int,
+        reason: ReasonCode,
+        _properties: Properties | None,
+    ) -> None:
+        if reason.value >= FAILURE and reason.value != NOT_FOUND:
             self.refused.append(mid)
         self._answered.add(mid)
 
     def finish(self) -> None:
         """Send no more, and wait until everything sent is acknowledged."""
         self._going = False
-        self._thread.join(10)
-
-        def all_acknowledged() -> bool:
-            self._look()
-            return not self._under_way
-
-        eventually(all_acknowledged, deadline_s=60)
+        eventually(lambda: not self._under_way, deadline_s=60)
 
 
 class Subscriber(Survivor):
@@ -165,13 +176,17 @@ class Subscriber(Survivor):
     def __init__(self, site: Site) -> None:
         self.seen: Counter[bytes] = Counter()
         self.how: dict[bytes, list[tuple[int, bool, int]]] = {}
+        self.subscribed = threading.Event()
         super().__init__(site, "viewer", "survivor")
-        self.client.on_message = self._received
-        subscribed = threading.Event()
-        self.client.on_subscribe = lambda *_: subscribed.set()
-        self.client.subscribe(TOPIC, qos=2)
-        assert subscribed.wait(20)
+        assert self.subscribed.wait(20)
 
+    @override
+    def act(self) -> None:
+        if not self.subscribed.is_set() and self.client.on_subscribe is None:
+            self.client.on_subscribe = lambda *_: self.subscribed.set()
+            self.client.subscribe(TOPIC, qos=2)
+
+    @override
     def _received(self, _client: Client, _data: object, message: MQTTMessage) -> None:
         self.seen[bytes(message.payload)] += 1
         self.how.setdefault(bytes(message.payload), []).append(

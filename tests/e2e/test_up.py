@@ -88,7 +88,7 @@ def test_printed_publish_line_works_when_pasted(system: Running) -> None:
 def test_printed_subscribe_line_works_when_pasted(system: Running) -> None:
     require_tool("mosquitto_sub", package="mosquitto-clients")
     output = system.output.read_text()
-    listen = [*shlex.split(lines_after(output, "the viewer listens")), "-C", "1", "-W", "20"]
+    listen = [*shlex.split(lines_after(output, "the viewer listens")), "-R", "-C", "1", "-W", "20"]
     publish = shlex.split(lines_after(output, "the sensor publishes"))
     with subprocess.Popen(listen, stdout=subprocess.PIPE, text=True) as viewer:
         deadline = time.monotonic() + 20

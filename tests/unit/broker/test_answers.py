@@ -8,7 +8,11 @@ from mqtt.encode import encode
 from mqtt.errors import ReasonCode
 from mqtt.packets import PacketType, Properties, Puback, Pubcomp, Pubrec, Version
 
-KINDS = {PacketType.PUBACK: Puback, PacketType.PUBREC: Pubrec, PacketType.PUBCOMP: Pubcomp}
+KINDS: dict[PacketType, type[Puback | Pubrec | Pubcomp]] = {
+    PacketType.PUBACK: Puback,
+    PacketType.PUBREC: Pubrec,
+    PacketType.PUBCOMP: Pubcomp,
+}
 IDS = st.lists(st.integers(1, 65_535), min_size=1, max_size=20)
 ROOMY = 1 << 20
 FAILURES = [

@@ -95,7 +95,8 @@ def test_answers_equal_packets_encoded_one_by_one(
                 topic=topic,
                 payload=bytes(results[i]),
                 properties=Properties(
-                    correlation_data=bytes(correlations[i]) if correlation else None
+                    correlation_data=bytes(correlations[i]) if correlation else None,
+                    user_properties=(("status", "ok"),),
                 ),
             ),
             Version.V5,

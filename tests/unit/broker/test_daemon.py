@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from broker.daemon import main, new_decision_id, split_address
+from broker.store import StoreError
 from certs.settings import SettingsError
 from gpu.bundle import shipped_bundle
 from gpu.errors import BundleInvalid
@@ -33,14 +34,13 @@ def test_decision_ids_are_unguessable_and_of_one_form() -> None:
     assert all(re.fullmatch(r"d-[0-9a-f]{12}", each) for each in ids)
 
 
-def test_broker_whose_port_is_taken_says_so_and_leaves_nothing(tmp_path: Path) -> None:
-    pki = TestPki(tmp_path)
+def config_in(folder: Path, extra: str = "", *, port: int = 0) -> Path:
+    """A broker's file, with certificates, beside which nothing else is missing."""
+    pki = TestPki(folder)
     broker = pki.broker()
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        config = tmp_path / "broker.toml"
-        config.write_text(
-            f"""
+    config = folder / "broker.toml"
+    config.write_text(
+        f"""
 broker_id = "broker"
 listen_mqtts = "127.0.0.1:{port}"
 listen_wss = "127.0.0.1:0"
@@ -51,36 +51,34 @@ anchor = "{pki.anchor}"
 ca = "{pki.ca}"
 trust_domain = "stockade.local"
 controller_rpc = "127.0.0.1:1"
-ready_file = "ready.json"
+{extra}
 """
-        )
+    )
+    return config
+
+
+def test_broker_whose_port_is_taken_says_so_and_leaves_nothing(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = int(taken.getsockname()[1])
+        config = config_in(tmp_path, 'ready_file = "ready.json"', port=port)
         with pytest.raises(AddressInUse, match=str(port)):
             main(config)
     assert not (tmp_path / "ready.json").exists()
 
 
 def test_broker_with_two_kernels_of_one_name_does_not_start(tmp_path: Path) -> None:
-    pki = TestPki(tmp_path)
-    broker = pki.broker()
     zscore = shipped_bundle("zscore")
-    config = tmp_path / "broker.toml"
-    config.write_text(
-        f"""
-broker_id = "broker"
-listen_mqtts = "127.0.0.1:0"
-listen_wss = "127.0.0.1:0"
-listen_metrics = "127.0.0.1:0"
-certificate = "{broker.cert}"
-key = "{broker.key}"
-anchor = "{pki.anchor}"
-ca = "{pki.ca}"
-trust_domain = "stockade.local"
-controller_rpc = "127.0.0.1:1"
-kernel_bundles = ["{zscore}", "{zscore}"]
-"""
-    )
+    config = config_in(tmp_path, f'kernel_bundles = ["{zscore}", "{zscore}"]')
     with pytest.raises(BundleInvalid, match="rename one"):
         main(config)
+
+
+def test_broker_whose_store_is_none_does_not_start_and_leaves_it_alone(tmp_path: Path) -> None:
+    (tmp_path / "messages.db").write_text("no store")
+    config = config_in(tmp_path, '[store]\npath = "messages.db"\nencrypt = false')
+    with pytest.raises(StoreError, match=r"messages\.db"):
+        main(config)
+    assert (tmp_path / "messages.db").read_text() == "no store"
 
 
 def test_broker_with_a_wrong_configuration_does_not_start(tmp_path: Path) -> None:

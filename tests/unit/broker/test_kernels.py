@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import trio
 import trio.testing
@@ -11,7 +13,10 @@ from mqtt.packets import (
     Pingresp,
     Properties,
     Puback,
+    Pubcomp,
     Publish,
+    Pubrec,
+    Pubrel,
     Suback,
     Subscribe,
     Subscription,
@@ -73,6 +78,18 @@ async def test_qos_1_request_is_acknowledged_once_it_is_in_a_batch() -> None:
         assert puback.reason == ReasonCode.SUCCESS
         broker.pool.release()
         assert isinstance(await sensor.next(), Run)
+
+
+async def test_qos_2_request_is_called_once_however_often_it_comes() -> None:
+    async with running_broker(CALLS, ANSWERS) as broker:
+        sensor = await ready_sensor(broker)
+        for dup in (False, True):
+            await sensor.send(replace(request(b"abcdefgh", qos=2), dup=dup))
+        events = [await sensor.next() for _ in range(3)]
+        assert [e for e in events if isinstance(e, Pubrec)] == [Pubrec(packet_id=1)] * 2
+        assert broker.pool.batches == [1]
+        await sensor.send(Pubrel(packet_id=1))
+        assert await sensor.next() == Pubcomp(packet_id=1)
 
 
 async def test_call_needs_execute_on_the_kernel() -> None:

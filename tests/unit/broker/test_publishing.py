@@ -8,8 +8,10 @@ import trio.testing
 
 from acl.model import Principal
 from broker.config import BrokerLimits
+from broker.delayed import DelayedPublisher
 from broker.kernels import CallBook
 from broker.messages import Message
+from broker.outlet import Outlet
 from broker.publishing import DELIVERED, NOBODY_THERE, STORED, WILL_S, Outcome
 from broker.session import Session
 from broker.wills import will_record
@@ -59,11 +61,11 @@ async def publish(
         topic=topic, payload=payload, qos=qos, retain=retain, properties=properties or Properties()
     )
     run = run_of(packet, Version.V5)
-    touched: list[object] = []
+    touched: list[Outlet] = []
     run = run.repeated(run.data * count, count)
-    outcome = await broker.publishing.publish(sender, run, None, touched)  # type: ignore[arg-type]
-    for outlet in broker.registry:
-        outlet.outlet.flush_now()
+    outcome = await broker.publishing.publish(sender, run, None, touched)
+    for outlet in touched:
+        outlet.flush_now()
     sender.cache.close()
     return outcome
 
@@ -248,6 +250,26 @@ async def test_will_nobody_can_weigh_takes_a_bounded_time(autojump_clock: trio.a
         record = will_record(Will(topic="t/gone"))
         await broker.publishing.publish_will(session_of(broker), record)
         assert trio.current_time() - started <= WILL_S
+
+
+async def test_will_waits_while_there_is_no_policy() -> None:
+    store = Rows()
+    async with running_broker(SENSOR, VIEWER, store=store) as broker:
+        viewer = await broker.client("viewer")
+        await subscribe(viewer, "t/#")
+        sensor = broker.peer("sensor")
+        await sensor.greet(Connect(client_id="s", will=Will(topic="t/gone", payload=b"bye")))
+        broker.authorizer.withdraw("no contact")
+        await sensor.leave()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(store.delayed) == 1, "and it survives a restart"
+        assert broker.publishing.denied == 0
+        broker.authorizer.restore()
+        broker.change_rules(broker.authority.rules)
+        publisher = DelayedPublisher(broker.publishing, broker.publishing.messages.clock)
+        await publisher.publish_due()
+        assert (await got(viewer)).payload == b"bye"
+        assert (store.delayed, store.messages) == ({}, {})
 
 
 async def test_due_message_is_weighed_and_its_denial_counted() -> None:

@@ -150,7 +150,9 @@ async def test_message_that_waited_for_a_client_that_was_away_is_no_duplicate() 
         assert messages[0].packet_id == sent.packet_id
     async with life_of(rows) as broker:
         viewer = await connected(broker, "viewer", present=True)
-        assert [(await got(viewer)).dup for _ in range(2)] == [True, True], "sent in the life before"
+        assert [(await got(viewer)).dup for _ in range(2)] == [True, True], (
+            "sent in the life before"
+        )
 
 
 async def test_identifier_of_a_message_that_may_have_been_sent_is_not_given_to_another() -> None:
@@ -189,6 +191,28 @@ async def test_part_of_a_run_comes_again_as_that_part() -> None:
         await viewer.send(*(Puback(packet_id=m.packet_id or 0) for m in messages[2:]))
         await trio.testing.wait_all_tasks_blocked()
         assert (rows.queued, rows.messages) == ({}, {})
+
+
+async def test_share_of_a_run_that_a_member_of_a_group_got_is_its_share_again() -> None:
+    rows = Rows()
+    async with life_of(rows) as broker:
+        sensor = await broker.client("sensor")
+        members = [await connected(broker, "viewer", name) for name in ("a", "b")]
+        for member in members:
+            await subscribe(member, "$share/g/t/#")
+        run = [Publish(topic="t/1", payload=bytes([n]), qos=1, packet_id=n + 1) for n in range(4)]
+        await sensor.send(*run)
+        shares = {name: await everything(peer) for name, peer in zip("ab", members, strict=True)}
+        assert [len(share) for share in shares.values()] == [2, 2]
+        killed = rows.after_kill()
+    assert {row.first for row in killed.queued.values()} == {0, 2}
+    async with life_of(killed) as broker:
+        # The first to come back gets what waits for both; together they are what was sent.
+        first = await connected(broker, "viewer", "a", present=True)
+        again = [m.payload for m in await everything(first) if isinstance(m, Publish)]
+        second = await connected(broker, "viewer", "b", present=True)
+        again += [m.payload for m in await everything(second) if isinstance(m, Publish)]
+        assert sorted(again) == [bytes([n]) for n in range(4)]
 
 
 async def test_grant_revoked_while_the_broker_was_down_stops_what_waits() -> None:
@@ -315,9 +339,7 @@ async def test_will_of_a_client_that_was_connected_becomes_due(
     delay_s: int, expiry_s: int, autojump_clock: trio.abc.Clock
 ) -> None:
     rows = Rows()
-    will = Will(
-        topic="t/will", payload=b"gone", properties=Properties(will_delay_interval=delay_s)
-    )
+    will = Will(topic="t/will", payload=b"gone", properties=Properties(will_delay_interval=delay_s))
     kept = Properties(session_expiry_interval=expiry_s)
     async with life_of(rows) as broker:
         await connected(broker, "sensor", will=will, properties=kept)

@@ -17,6 +17,8 @@ def test_folder_is_made_private(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "new")
     assert folder.root.stat().st_mode & 0o077 == 0
     assert folder.controller_data.is_dir()
+    assert folder.broker_data.is_dir()
+    assert folder.broker_data.stat().st_mode & 0o077 == 0
     assert folder.log("broker").parent.is_dir()
     assert folder.audit("broker").parent.is_dir()
 

@@ -21,3 +21,21 @@ def test_value_is_read_back_as_it_was(value: Value) -> None:
 def test_file_starts_with_its_comment() -> None:
     text = render_file(["what it is"], {"a": 1, "b": ("x", "y")})
     assert text == '# what it is\na = 1\nb = ["x", "y"]\n'
+
+
+KEYS = st.from_regex(r"[a-z_]{1,8}", fullmatch=True)
+TABLE = st.dictionaries(KEYS, st.one_of(TEXT, st.booleans(), st.integers(0, 9)), max_size=4)
+
+
+@given(values=TABLE, tables=st.dictionaries(KEYS, TABLE, max_size=3))
+def test_file_with_tables_is_read_back_as_it_was(
+    values: dict[str, Value], tables: dict[str, dict[str, Value]]
+) -> None:
+    plain = {key: value for key, value in values.items() if key not in tables}
+    read = tomllib.loads(render_file(["what it is"], plain, tables))
+    assert read == {**plain, **tables}
+
+
+def test_table_stands_behind_the_plain_keys() -> None:
+    text = render_file([], {"a": 1}, {"store": {"path": "x"}})
+    assert text == 'a = 1\n\n[store]\npath = "x"\n'

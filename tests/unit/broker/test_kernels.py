@@ -64,6 +64,7 @@ async def test_run_of_requests_is_one_batch_and_one_run_of_answers() -> None:
         assert [run.packet(i).properties.correlation_data for i in range(20)] == [
             bytes([i, 7]) for i in range(20)
         ]
+        assert dict(run.packet(7).properties.user_properties) == {"status": "ok"}
         assert broker.pool.batches == [20]
         assert broker.kernels.answered == 20
 

@@ -87,6 +87,10 @@ def refuse(connect: Connect) -> Refusal | None:
             reason=ReasonCode.CLIENT_IDENTIFIER_NOT_VALID,
             text="an empty client identifier needs clean session 1",
         )
+    if connect.will is not None and connect.will.topic.startswith(("$SYS/", "$delayed/")):
+        return Refusal(
+            reason=ReasonCode.TOPIC_NAME_INVALID, text="a will cannot be for `$SYS` or `$delayed`"
+        )
     return None
 
 

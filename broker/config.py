@@ -111,7 +111,7 @@ class MqttConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         server_reference: another broker, told to clients when this one shuts down (0x9C); empty: none (0x8B).
         dead_letter_topic: messages above QoS 0 that nobody gets are published below it, with the reason; empty: they
             are only counted.
-        sys_interval_s: seconds between two publications of the `$SYS` topics; 0: none.
+        sys_interval_s: seconds between two publications of the `$SYS` topics, at least 1; 0: none.
         accept_mqtt31: also serve MQTT 3.1 (`MQIsdp`), as if it were 3.1.1.
     """
 
@@ -170,7 +170,7 @@ class BrokerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         store: see `StoreConfig`; absent: sessions end with their connection, retained messages with the process.
         mqtt: see `MqttConfig`.
         limits: see `BrokerLimits`.
-        principal_rules: ordered rules; default: SPIFFE client, admin, broker and controller.
+        principal_rules: ordered rules; default: SPIFFE clients and administrators.
     """
 
     broker_id: str
@@ -241,7 +241,8 @@ def verify_limits(config: BrokerConfig) -> None:
     _within("limits.max_retained_bytes", limits.max_retained_bytes, 0, 1 << 40)
     _within("limits.max_delayed_messages", limits.max_delayed_messages, 0, 10_000_000)
     _within("limits.max_delayed_bytes", limits.max_delayed_bytes, 0, 1 << 40)
-    _within("mqtt.sys_interval_s", config.mqtt.sys_interval_s, 0, 3_600)
+    if config.mqtt.sys_interval_s:
+        _within("mqtt.sys_interval_s", config.mqtt.sys_interval_s, 1, 3_600)
     _verify_dead_letter_topic(config.mqtt.dead_letter_topic)
     if config.store is not None:
         _verify_store(config.store)

@@ -28,6 +28,7 @@ from broker.enhanced_auth import ProofExchange
 from broker.exchange import Exchange
 from broker.greeting import Greeting
 from broker.kernels import CallBook
+from broker.lanes import Lanes
 from broker.outlet import Link, Outlet
 from broker.subscriptions import Subscriptions
 from mqtt.acks import AckRun
@@ -247,7 +248,7 @@ class Connection:
 
     # ---- reading -------------------------------------------------------------------------------
 
-    async def _read_on(self, session: Session, exchange: Exchange) -> None:  # noqa: C901, PLR0912  one loop, so that a run pays for no call
+    async def _read_on(self, session: Session, exchange: Exchange) -> None:  # noqa: C901, PLR0912, PLR0915  one loop, so that a run pays for no call
         """The hot loop: read, weigh, route, hand on. Measured with `make bench`, see docs/benchmarks.md.
 
         INVARIANT: `writes` and `routes` are the same dictionary objects for the connection's life;
@@ -257,6 +258,7 @@ class Connection:
         writes, router = self.cache.writes, self._services.publishing.router
         routes, count, me = router.routes, self._services.count, self.outlet
         name, touched = self.principal.name, exchange.touched
+        lanes = Lanes(router, self.cache, me, self._services.limits.max_packet_bytes)
         turn = iter(range(EVENTS_PER_TURN))
         try:
             event = reader.next_event()  # what came together with CONNECT
@@ -273,6 +275,13 @@ class Connection:
                         elif not event.qos:
                             self.cache.count_hits(event.count)
                             router.deliver_run(route, event, me, name, touched)
+                            if event.count == 1 and route.lane is not None:
+                                lanes.learn(event, route.lane)
+                                for stretch in reader.next_stretches(lanes.table):
+                                    count.runs_in += 1
+                                    count.messages_in += stretch.count
+                                    self.cache.count_hits(stretch.count)
+                                    router.deliver_stretch(stretch, touched)
                         else:
                             await exchange.accept(event)
                     elif type(event) is AckRun:

@@ -151,7 +151,7 @@ class Broker:
         )
         self._link = self._controller_link(link_stale_s)
         self._authority.attach(self._link)
-        self._routing = connect_routing(self._guard, config.mqtt)
+        self._routing = connect_routing(self._guard, config.mqtt, wall_clock)
         self._pool = self._kernel_pool()
         self._kernels = KernelDispatch(self._pool, self._guard, self._routing.router)
         self._store = open_store(config.store, note_commit=self._timings.note_commit)

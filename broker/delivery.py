@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 PUBREL = b"\x62\x02"  # type, flags and length of its short form (3.6)
 PUBREL_UNKNOWN = b"\x62\x03"  # with a reason code behind the identifier
 QOS_2 = 2
+EXPIRED, TOO_LARGE, DENIED = "expired", "too large for the client", "denied"
 Lost = Callable[["Message", int, int, str], None]
 """Told of messages a session will not get: their run, the index of the first, how many, and why."""
 MOST_ADDED_BYTES = (
@@ -258,23 +259,22 @@ class Delivery:
         touched = False
         # One message may always be under way, else no acknowledgement would come to pull the next.
         while (head := outgoing.head) is not None and not (outlet.congested and outgoing.in_flight):
-            if outgoing.head_is_fresh:
-                verdict = self._verdict(head, outlet)
-                if verdict is Verdict.WAIT:
-                    break
-                if verdict is Verdict.DROP:
-                    self._give_up_head()
-                    continue
-                if verdict is Verdict.PASS_ON:
-                    self._pass_on(head)
-                    continue
+            verdict, reason = self._verdict(head, outlet)
+            if verdict is Verdict.WAIT:
+                break
+            if verdict is Verdict.PASS_ON:
+                self._pass_on(head)
+                continue
+            if verdict is Verdict.DROP and outgoing.head_is_fresh:
+                self._give_up_head(reason)
+                continue
             piece = outgoing.take(self._window)
             if piece is None:
                 break
-            if piece.dup and self._too_large(piece.parcel, outlet):
-                self._give_up(piece)
-                continue
-            touched = outlet.put_control(self._bytes(piece, outlet)) or touched
+            if verdict is Verdict.DROP:
+                self._give_up(piece, reason)
+            else:
+                touched = outlet.put_control(self._bytes(piece, outlet)) or touched
         outlet.note_backlog(self.backlogged)
         self._count_bytes()
         return touched
@@ -290,20 +290,24 @@ class Delivery:
         if self.pump() and self._outlet is not None:
             self._outlet.flush_now()
 
-    def _verdict(self, head: Parcel[Queued], outlet: Outlet) -> Verdict:
+    def _verdict(self, head: Parcel[Queued], outlet: Outlet) -> tuple[Verdict, str]:
+        """What is to become of the next message, and why it is dropped if it is."""
         queued = head.content
-        message = queued.message
-        if message.expires_at is not None and message.expired(self._messages.clock()):
-            self.expired += head.count - head.sent
-            self._lost(message, head.first + head.sent, head.count - head.sent, "expired")
-            return Verdict.DROP
+        fresh = self.outgoing.head_is_fresh
+        if not fresh and self.outgoing.is_released(head.sequence + head.sent):
+            return Verdict.SEND, ""  # PUBREL says nothing of the message
+        if (
+            fresh
+            and queued.message.expires_at is not None
+            and (queued.message.expired(self._messages.clock()))
+        ):
+            return Verdict.DROP, EXPIRED
         if self._too_large(head, outlet):
-            self.dropped += head.count - head.sent
-            self._lost(
-                message, head.first + head.sent, head.count - head.sent, "too large for the client"
-            )
-            return Verdict.DROP  # as if it was delivered (3.1.2-25)
-        return self._weigh(queued)
+            return Verdict.DROP, TOO_LARGE  # as if it was delivered (3.1.2-25)
+        verdict = self._weigh(queued)
+        if verdict is Verdict.PASS_ON and not fresh:
+            verdict = Verdict.DROP  # it may have been sent, so no other member gets it
+        return verdict, DENIED
 
     def _too_large(self, parcel: Parcel[Queued], outlet: Outlet) -> bool:
         """Whether the client does not take packets of this size (3.1.2-24)."""
@@ -312,11 +316,9 @@ class Delivery:
             self._form(parcel.content, parcel.qos, outlet).stride > most
         )
 
-    def _give_up(self, piece: Piece[Queued]) -> None:
-        """Finish what was sent on a connection that took larger packets, as if it was delivered (3.1.2-25)."""
-        self.dropped += piece.count
-        first = piece.parcel.first + piece.index
-        self._lost(piece.parcel.content.message, first, piece.count, "too large for the client")
+    def _give_up(self, piece: Piece[Queued], reason: str) -> None:
+        """Finish what may have been sent on an earlier connection and is not to be sent on this one."""
+        self._note_lost(piece.parcel, piece.index, piece.count, reason)
         ids = [packet_id_of(piece.sequence + index) for index in range(piece.count)]
         if piece.parcel.qos == QOS_2:
             for packet_id in ids:
@@ -332,13 +334,22 @@ class Delivery:
             count=head.count - head.sent,
             qos=head.qos,
         )
-        self._messages.hold(rest.content.message)
-        self._give_up_head()
-        self._hand_over(rest)
-        self._messages.let_go(rest.content.message)
+        with self._messages.held(rest.content.message):
+            self._give_up_head()
+            self._hand_over(rest)
 
-    def _give_up_head(self) -> None:
+    def _note_lost(self, parcel: Parcel[Queued], index: int, count: int, reason: str) -> None:
+        if reason == EXPIRED:
+            self.expired += count
+        else:
+            self.dropped += count
+        self._lost(parcel.content.message, parcel.first + index, count, reason)
+
+    def _give_up_head(self, reason: str = "") -> None:
+        """Finish what of the head was never sent; lost if there is a reason."""
         head = self.outgoing.head
+        if head is not None and reason:
+            self._note_lost(head, head.sent, head.count - head.sent, reason)
         _, finished = self.outgoing.discard_head()
         if self.session_id and head is not None and head.sent and head not in finished:
             self._store.drop_queued(self.session_id, head.sequence)
@@ -431,6 +442,11 @@ class Delivery:
             self._messages.release(parcel.content.message)
 
     # ---- the end -------------------------------------------------------------------------------
+
+    def groups(self) -> list[str]:
+        """The shared subscriptions by which something unfinished came, also those that were left since."""
+        names = [parcel.content.group for parcel in self.outgoing.parcels()]
+        return [name for name in dict.fromkeys(names) if name]
 
     def withdraw(self, group: str) -> list[Parcel[Queued]]:
         """Take out what came by a shared subscription and may go to another member; only while detached."""

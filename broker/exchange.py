@@ -178,6 +178,9 @@ class Exchange:
         outcome: Outcome,
     ) -> None:
         """Acknowledge messages, after the store has them and after those before them (4.6.0-2)."""
+        if outcome.reason is ReasonCode.QUOTA_EXCEEDED and self._version is not Version.V5:
+            self._client.end(outcome.reason, outcome.text)  # it has no other way to be told
+            return
         if outcome.stored or self.owed:
             self.owed += len(ids)
             self._store.when_durable(partial(self._answer_durable, packet_type, ids, outcome))

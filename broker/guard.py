@@ -212,6 +212,12 @@ class Guard:
             self.denied(asker, "publish", topic.decode(), decision, count=count)
         return decision
 
+    def forbid(self, asker: Asker, action: str, resource: str, reason: str) -> Decision:
+        """Deny what no rule can allow, and tell the audit log."""
+        decision = self.authorizer.denial(reason)
+        self.denied(asker, action, resource, decision)
+        return decision
+
     async def may_read(self, sessions: Sequence[Session], topic: bytes) -> Readers:
         """Those sessions that may read `topic` now; all misses are asked together."""
         verdicts: dict[Session, Decision] = {}

@@ -6,6 +6,7 @@ leaves it with the last. What several subscribers get alike is built once and sh
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from typing_extensions import override
@@ -14,7 +15,7 @@ from broker.records import MessageRecord
 from mqtt.convert import variant
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from acl.model import Principal
     from broker.durability import Durability
@@ -152,14 +153,14 @@ class Messages:
             self._count(message, -1)
             message.stored_as = 0
 
-    def hold(self, message: Message) -> None:
+    @contextmanager
+    def held(self, message: Message) -> Generator[None]:
         """Keep a message where it is while it goes from one who needs it to another, in one step."""
-        if message.stored_as:
-            message.needed_by += 1
-
-    def let_go(self, message: Message) -> None:
-        """It has arrived, or there was nobody to need it; the other half of `hold`."""
-        if message.stored_as:
+        # Only where it is stored now: else what the one it goes to needs would be taken away at the end.
+        stored = bool(message.stored_as)
+        message.needed_by += stored
+        yield
+        if stored:
             self.release(message)
 
     def restored(self, message: Message, stored_as: int) -> None:

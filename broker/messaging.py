@@ -38,10 +38,18 @@ class Routing:
     dead_letters: DeadLetters
 
 
-def connect_routing(guard: Guard, mqtt: MqttConfig) -> Routing:
-    """Make the router and tell the guard of it."""
+def connect_routing(guard: Guard, mqtt: MqttConfig, clock: Callable[[], float]) -> Routing:
+    """Make the router and tell the guard of it.
+
+    Args:
+        guard: weighs every route.
+        mqtt: how shared subscriptions choose, where dead letters go.
+        clock: seconds since the epoch.
+    """
     dead_letters = DeadLetters(mqtt.dead_letter_topic)
-    router = Router(guard, strategy=GroupStrategy(mqtt.shared_strategy), lost=dead_letters.add)
+    router = Router(
+        guard, strategy=GroupStrategy(mqtt.shared_strategy), clock=clock, lost=dead_letters.add
+    )
     waiting = QueuePolicy(guard)
     guard.attach(router, waiting)
     return Routing(router=router, waiting=waiting, dead_letters=dead_letters)

@@ -101,7 +101,9 @@ class Publishing:
             if run.topic.startswith(DELAYED_PREFIX):
                 return await self._delay(caller, run)
             if run.topic.startswith(SYS_PREFIX):
-                return Outcome(reason=ReasonCode.NOT_AUTHORIZED, text="`$SYS` is the broker's own")
+                topic = run.topic.decode()
+                decision = self.guard.forbid(caller, "publish", topic, "`$SYS` is the broker's own")
+                return self._deny(decision, run.count)
         decision = await self.guard.may_publish(caller, run.topic, count=run.count)
         if not decision.allowed:
             return self._deny(decision, run.count)

@@ -73,6 +73,7 @@ class Registry:
         timed_out: connections ended by keep alive.
         expired: sessions ended because their client did not come back.
         resumed: sessions continued by a new connection.
+        most_connected: most clients connected at the same time.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class Registry:
         self.timed_out = 0
         self.expired = 0
         self.resumed = 0
+        self.most_connected = 0
 
     # ---- looking -------------------------------------------------------------------------------
 
@@ -165,6 +167,7 @@ class Registry:
         session.will = terms.will
         session.attach(connection, terms.receive_maximum)
         self._connections[connection] = connection
+        self.most_connected = max(self.most_connected, len(self._connections))
         self._keep(session)
         self._router.session_moved(session)
         return session, present, wills
@@ -249,7 +252,7 @@ class Registry:
 
     def _hand_on(self, session: Session) -> None:
         """Give what a session had by shared subscriptions to members that are connected (4.8.2)."""
-        for name in session.subscriptions:
+        for name in session.delivery.groups():
             if self._router.served(name):
                 self._router.give_again(name, session.delivery.withdraw(name))
 
@@ -259,11 +262,10 @@ class Registry:
             return
         del self._sessions[session.key]
         self._forget_one(session.principal.name)
-        names = tuple(session.subscriptions)
-        for filter_ in names:
+        for filter_ in session.subscriptions:
             self._router.unsubscribe(session, filter_)
         session.subscriptions.clear()
-        for name in names:
+        for name in session.delivery.groups():
             if self._router.group(name) is not None:
                 self._router.give_again(name, session.delivery.withdraw(name))
         if session.will is not None:

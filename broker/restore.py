@@ -13,6 +13,8 @@ from broker.delivery import Queued
 from broker.messages import Message
 from broker.router import Subscribed
 from broker.session import Session
+from broker.store_schema import StoreDamaged
+from mqtt.errors import MqttError
 from mqtt.incoming import Incoming
 from mqtt.outgoing import Outgoing, Parcel
 from mqtt.runs import Run
@@ -135,8 +137,14 @@ class Restorer:
 
 def _message(record: MessageRecord) -> Message:
     stride = len(record.data) // record.count
-    first = Run.parse(record.data[:stride], record.version)
-    run = first if record.count == 1 else first.repeated(record.data, record.count)
+    try:
+        first = Run.parse(record.data[:stride], record.version)
+        run = first if record.count == 1 else first.repeated(record.data, record.count)
+    except MqttError as error:
+        raise StoreDamaged(
+            f"message {record.message_id} of the store is no MQTT packet: {error};"
+            " start with the version that wrote it, or move the store away"
+        ) from error
     return Message(
         run,
         publisher=Principal(record.publisher, record.publisher_kind),

@@ -59,9 +59,7 @@ class Retained:
             return True
         size = len(message.run.data)
         more = size - (len(older.run.data) if older is not None else 0)
-        if self.bytes + more > self._max_bytes:
-            return False
-        if older is None and len(self._tree) >= self._max_messages:
+        if not topic.startswith(VOLATILE) and self._is_full(more, older is None):
             return False
         self._tree.put(topic, message)
         self.bytes += more
@@ -71,6 +69,12 @@ class Retained:
             if older is not None:
                 self._messages.release(older)
         return True
+
+    def _is_full(self, more_bytes: int, more_topics: bool) -> bool:  # noqa: FBT001  a number, 0 or 1
+        return (
+            self.bytes + more_bytes > self._max_bytes
+            or len(self._tree) + more_topics > self._max_messages
+        )
 
     def _remove(self, topic: str, message: Message) -> None:
         self._tree.pop(topic)

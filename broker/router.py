@@ -25,7 +25,7 @@ from mqtt.packets import Version
 from mqtt.topics import FilterTree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from broker.aliases import Alias
     from broker.delivery import Lost
@@ -35,12 +35,14 @@ if TYPE_CHECKING:
     from broker.session import Session
     from mqtt.outgoing import Parcel
     from mqtt.runs import Run
+    from mqtt.stretches import Stretch
 
 V5, V311 = Version.V5, Version.V311  # looking a member up costs more than comparing it
 MAX_ROUTES = 65_536  # topics with a remembered route; the table is dropped and rebuilt beyond that
 MAX_ROUTES_BYTES = 64 << 20  # the same for its memory: topics are as long as their publishers like
 ROUTE_BYTES = 1_300  # of a route beside its topic and targets, its place in the tree included
 TARGET_BYTES = 100  # of one session on it; measured as 90
+MAX_LANES = 4_096  # different sets of outlets remembered
 NOT_WEIGHED = -1  # under no count of policy changes
 MAX_REBUILDS = (
     5  # times a route is built again because policy changed meanwhile; then nobody gets it
@@ -95,6 +97,15 @@ class GroupTarget:
     members: tuple[Target, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Lane:
+    """Outlets that take QoS 0 packets of one version as they are; the same object for all routes with just these."""
+
+    version: Version
+    outlets: tuple[Outlet, ...]
+    max_packet_bytes: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """Where messages on one topic go.
@@ -106,6 +117,7 @@ class Route:
         special: connected clients that get identifiers or aliases.
         groups: the shared subscriptions.
         not_to_self: outlets whose client asked not to get its own messages (no-local).
+        lane: the outlets, where nothing else is to be known of the route.
     """
 
     targets: tuple[Target, ...]
@@ -114,6 +126,7 @@ class Route:
     special: tuple[Target, ...]
     groups: tuple[GroupTarget, ...]
     not_to_self: frozenset[Outlet]
+    lane: Lane | None = None
 
     @property
     def memory(self) -> int:
@@ -130,6 +143,7 @@ class Router:
 
     Attributes:
         routes: topic to route; always the same dictionary.
+        stamp: another number whenever a route was forgotten.
         policy_changes: how often the policy changed.
         messages_out: messages handed to sessions.
         messages_unrouted: messages nobody got.
@@ -140,6 +154,7 @@ class Router:
         guard: ReadCheck,
         *,
         strategy: GroupStrategy = GroupStrategy.ROUND_ROBIN,
+        clock: Callable[[], float] = lambda: 0.0,
         lost: Lost = lambda _message, _first, _count, _reason: None,
     ) -> None:
         """Start empty.
@@ -147,10 +162,12 @@ class Router:
         Args:
             guard: filters every route.
             strategy: how shared subscriptions choose.
+            clock: seconds since the epoch, as messages are stamped with.
             lost: told of messages nobody will get.
         """
         self._guard = guard
         self._strategy = strategy
+        self._clock = clock
         self._lost = lost
         self._tree: FilterTree[Subscribed] = FilterTree()
         self._group_tree: FilterTree[Group] = FilterTree()
@@ -158,6 +175,8 @@ class Router:
         self._changes = 0
         self.policy_changes = 0
         self.routes: dict[bytes, Route] = {}
+        self.stamp = 0
+        self._lanes: dict[tuple[Outlet, ...], Lane] = {}
         self._topics: TopicTree[bytes] = TopicTree()
         self._routes_bytes = 0
         self.messages_out = 0
@@ -273,12 +292,15 @@ class Router:
             self._forget(topic)
 
     def _forget(self, topic: bytes) -> None:
+        self.stamp += 1
         route = self.routes.pop(topic)
         self._topics.pop(topic.decode())
         self._routes_bytes -= len(topic) + route.memory
 
     def _clear(self) -> None:
+        self.stamp += 1
         self.routes.clear()
+        self._lanes.clear()
         self._topics = TopicTree()
         self._routes_bytes = 0
 
@@ -337,7 +359,25 @@ class Router:
             )
             for group, found in members
         )
-        return _route(targets, shared), readers.lasting
+        return self._with_lane(_route(targets, shared)), readers.lasting
+
+    def _with_lane(self, route: Route) -> Route:
+        """The route with its lane, if it has one."""
+        outlets = route.v5 or route.v311
+        if not outlets or (route.v5 and route.v311):
+            return route
+        if route.special or route.groups or route.not_to_self:
+            return route
+        lane = self._lanes.get(outlets)
+        if lane is None:
+            if len(self._lanes) >= MAX_LANES:
+                self._lanes.clear()
+            lane = self._lanes[outlets] = Lane(
+                version=outlets[0].version,
+                outlets=outlets,
+                max_packet_bytes=min(outlet.max_packet_bytes for outlet in outlets),
+            )
+        return replace(route, lane=lane)
 
     # ---- delivery ------------------------------------------------------------------------------
 
@@ -370,6 +410,16 @@ class Router:
         if not reached:
             self.messages_unrouted += run.count
         return reached
+
+    def deliver_stretch(self, stretch: Stretch[Lane], touched: list[Outlet]) -> None:
+        """Hand packets of several topics that have one lane to its outlets.
+
+        HOT: once a stretch.
+        """
+        data, count = stretch.data, stretch.count
+        outlets = stretch.value.outlets
+        touched += [each for each in outlets if each.put(data, stretch.largest, count)]
+        self.messages_out += count * len(outlets)
 
     def _put(  # noqa: PLR0917  once a run and version: the hot path
         self,
@@ -482,9 +532,8 @@ class Router:
         if min(run.qos, target.qos) == 0:
             if outlet is None:
                 return 0
-            form = message.form(
-                outlet.version, 0, target.identifiers, retain=retain, now=message.received_at
-            )
+            now = message.received_at if message.expires_at is None else self._clock()
+            form = message.form(outlet.version, 0, target.identifiers, retain=retain, now=now)
             self._put_form(outlet, _slice(form, first, number), touched)
             return 1
         if outlet is None and not session.kept:

@@ -262,8 +262,8 @@ class Session:
         if decision is None:
             policy.find_out(self, queued.message.run.topic)
             return Verdict.WAIT
-        queued.weighed = policy.changes
-        if decision.allowed:
+        if decision.allowed:  # else the next of its messages would pass for weighed
+            queued.weighed = policy.changes
             return Verdict.SEND
         if not queued.group:
             return Verdict.DROP

@@ -222,7 +222,8 @@ class Subscriptions:
                 reasons.append(ReasonCode.SUCCESS)
             else:
                 reasons.append(ReasonCode.NO_SUBSCRIPTION_EXISTED)
-        await self._stored()
+        if not await self._stored():  # after a crash they could be back
+            reasons = [ReasonCode.UNSPECIFIED_ERROR for _ in reasons]
         unsuback = Unsuback(packet_id=packet.packet_id, reasons=tuple(reasons), properties=EMPTY)
         outlet.send_control(encode(unsuback, outlet.version))
 

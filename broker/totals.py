@@ -20,21 +20,19 @@ class BrokerTotals:
             sources: the rooms.
         """
         self._from = sources
-        self._most_clients = 0
 
     def totals(self) -> Totals:
         """Return the counts of now; linear in the number of sessions."""
         rooms = self._from
         sessions = rooms.registry.all_sessions()
         connected = len(rooms.registry)
-        self._most_clients = max(self._most_clients, connected)
         live = tuple(rooms.registry)
         dropped = rooms.count.dropped_slow + sum(each.outlet.dropped for each in live)
         messages = rooms.publishing.messages
         return Totals(
             clients_connected=connected,
             clients_disconnected=sum(each.connection is None for each in sessions),
-            clients_maximum=self._most_clients,
+            clients_maximum=rooms.registry.most_connected,
             clients_expired=rooms.registry.expired,
             messages_received=rooms.count.messages_in,
             messages_sent=rooms.router.messages_out,

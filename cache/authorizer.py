@@ -366,6 +366,11 @@ class Authorizer:
         self.stats.local_deny += 1
         return self._deny(reason), False
 
+    def denial(self, reason: str) -> Decision:
+        """Return a denial that no rule can lift, with an id for the audit: what the caller forbids by itself."""
+        self.stats.local_deny += 1
+        return self._deny(reason)
+
     def _deny(self, reason: str) -> Decision:
         return Decision(Outcome.DENY, None, reason, max(self._epoch, 0), id=self._new_id())
 

@@ -20,7 +20,7 @@ the packet at which a run would become illegal. The plain twin `mqtt.plain` is t
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from typing_extensions import override
 
@@ -35,9 +35,15 @@ from mqtt.plain import packet_size
 from mqtt.read_run import FIRST_BYTES as RUN_FIRST_BYTES, read_run
 from mqtt.runs import Run, run_of
 from mqtt.scan import run_end
+from mqtt.stretches import Stretch, read_stretches
 from mqtt.wire import MAX_VARINT_BYTES, VARINT_BITS, VARINT_MORE, Cursor
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 __all__ = ["PacketReader", "Role"]
+
+T = TypeVar("T")
 
 _MAX_FIXED_HEADER_BYTES: Final = 1 + MAX_VARINT_BYTES
 _LEAST_PACKET_BYTES: Final = 2
@@ -158,6 +164,25 @@ class PacketReader:
         except RemoteProtocolError as error:
             self._die(error)
             raise
+
+    def next_stretches(self, table: Mapping[bytes, T]) -> list[Stretch[T]]:
+        """Return what follows of QoS 0 messages without properties on topics that are in `table`.
+
+        For messages whose topics take turns, so that they make no runs: what goes the same way can be handed on
+        as one slice whatever its topics. Nothing is returned, and nothing read, where the next packet is another.
+
+        Args:
+            table: topics whose legality is known, behind their two-byte length, to the caller's own value.
+
+        Returns:
+            packets back to back with the same value, as many as were found, in order.
+        """
+        if not self._hot:
+            return []
+        found, self._position = read_stretches(
+            self._data, self._position, self.max_packet_bytes, self.version, table
+        )
+        return found
 
     def _read(self, start: int, head: int, end: int) -> Packet | Run | AckRun:
         """Read what begins with the whole packet `data[start:end]`."""

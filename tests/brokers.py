@@ -283,7 +283,7 @@ class TestBroker:
         )
         self.audit = AuditLog(audit_path, clock=trio.current_time)
         self.guard = Guard(self.authorizer, self.audit, broker_id="b1", stale_after_s=30.0)
-        self.routing = connect_routing(self.guard, mqtt)
+        self.routing = connect_routing(self.guard, mqtt, lambda: self.now + trio.current_time())
         self.router = self.routing.router
         self.pool = PoolOfOne()
         self.kernels = KernelDispatch(self.pool, self.guard, self.router)

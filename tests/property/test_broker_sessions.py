@@ -1,8 +1,9 @@
 """Sessions against a model: who gets which message, at which QoS, with which flags, in which order, how often.
 
 After each step the broker has done all it can, so the model knows what every client must have heard. It keeps a
-list of entries a session: what it is owed at QoS 1 and 2. An entry that rules denied at any time before it was sent
-is *doubtful*: whether the broker looked just then is its own business; it may be sent if the rules of now allow it.
+list of entries a session: what it is owed at QoS 1 and 2. An entry that rules denied at any time before it was sent,
+or sent again, is *doubtful*: whether the broker looked just then is its own business; it may be sent if the rules of
+now allow it.
 """
 
 from __future__ import annotations
@@ -297,8 +298,14 @@ class Model:
             return
         known.expiry_s, known.window, known.away_since = expiry_s, window, None
         known.releases.clear()
-        for entry in known.entries:
+        self.gone(known)
+
+    def gone(self, session: Kept) -> None:
+        """Its connection is gone: what it was sent is to come again."""
+        for entry in session.entries:
             entry.here = False
+            allowed = self.policy.allows(session.device.principal, Operation.READ, entry.topic)
+            entry.doubtful = entry.doubtful or not allowed
 
     async def at_hand(self, who: int) -> Kept:
         """The session of a client, connected."""
@@ -320,8 +327,7 @@ class Model:
             del self.sessions[device]
             return
         session.away_since = self.broker.now
-        for entry in session.entries:
-            entry.here = False
+        self.gone(session)
 
     async def wait(self, step: Wait) -> None:
         self.broker.now += step.seconds
@@ -489,7 +495,7 @@ class Model:
         for session in self.sessions.values():
             for entry in session.entries:
                 if not self.policy.allows(session.device.principal, Operation.READ, entry.topic):
-                    entry.doubtful = entry.doubtful or entry.state is State.QUEUED
+                    entry.doubtful = entry.doubtful or not entry.here
 
     # ---- checks --------------------------------------------------------------------------------
 
@@ -505,6 +511,9 @@ class Model:
                 case Publish(qos=0):
                     _expect_at_qos_0(session, packet)
                 case Publish(dup=True):
+                    assert self.policy.allows(
+                        session.device.principal, Operation.READ, packet.topic
+                    )
                     _expect_again(session, packet.packet_id or 0, State.SENT)
                 case Publish():
                     self.expect_first(session, packet)
@@ -520,21 +529,24 @@ class Model:
         assert not session.releases
         if len(session.under_way()) < session.window:
             waiting = [entry for entry in session.entries if not entry.here]
-            assert all(e.doubtful and e.state is State.QUEUED for e in waiting), waiting
+            assert all(e.doubtful and e.state is not State.RELEASED for e in waiting), waiting
             session.entries = session.under_way()  # those were denied when their turn came
 
     def expect_first(self, session: Kept, packet: Publish) -> None:
         """A message that was never sent before: the next of its topic and QoS."""
         assert self.policy.allows(session.device.principal, Operation.READ, packet.topic)
         entries = session.entries
-        assert all(e.here for e in entries if e.state is not State.QUEUED), "old ones come first"
+        older = [e for e in entries if e.state is not State.QUEUED and not e.here]
+        assert all(e.doubtful and e.state is State.SENT for e in older), "old ones come first"
+        for entry in older:
+            entries.remove(entry)
         assert packet.packet_id not in [e.packet_id for e in entries if e.here]
         for entry in [e for e in entries if e.state is State.QUEUED]:
             if (entry.topic, entry.qos) != (packet.topic, packet.qos):
                 continue
             entries.remove(entry)
             if entry.payload == packet.payload and not _differs(entry, packet):
-                entry.state, entry.here = State.SENT, True
+                entry.state, entry.here, entry.doubtful = State.SENT, True, False
                 entry.packet_id = packet.packet_id or 0
                 # In the order of sending, in which all comes again.
                 entries.insert(len(session.under_way()), entry)
@@ -564,9 +576,14 @@ def _expect_at_qos_0(session: Kept, packet: Publish) -> None:
 
 def _expect_again(session: Kept, packet_id: int, state: State) -> None:
     """What comes on a new connection is what was unfinished, in its order."""
-    entry = next(e for e in session.entries if not e.here)
-    assert (entry.packet_id, entry.state) == (packet_id, state)
-    entry.here = True
+    for entry in [e for e in session.entries if not e.here]:
+        if (entry.packet_id, entry.state) == (packet_id, state):
+            entry.here, entry.doubtful = True, False
+            return
+        assert entry.doubtful, f"{entry} is left out"
+        assert entry.state is not State.RELEASED
+        session.entries.remove(entry)
+    raise AssertionError(f"{packet_id} is not owed again")
 
 
 def _differs(entry: Entry, packet: Publish) -> bool:

@@ -436,9 +436,27 @@ def test_message_behind_an_acknowledged_one_is_weighed_before_it_is_first_sent()
     bench.delivery.acknowledged([2])
     bench.delivery.detach()
     bench.give(b"3")
-    bench.verdict = lambda _queued: Verdict.DROP
+    bench.verdict = lambda queued: (
+        Verdict.DROP if queued.message.run.payloads() == [b"3"] else Verdict.SEND
+    )
     bench.connect()
     assert bench.published() == [(1, b"1", True)]
+
+
+@pytest.mark.parametrize("verdict", [Verdict.DROP, Verdict.PASS_ON])
+@pytest.mark.parametrize("qos", [1, 2])
+def test_message_that_may_not_be_read_any_more_is_not_sent_again(
+    verdict: Verdict, qos: int
+) -> None:
+    bench = Bench(session_id=1)
+    bench.give(b"1", qos=qos)
+    bench.delivery.detach()
+    bench.verdict = lambda _queued: verdict
+    bench.connect()
+    assert bench.published() == []
+    assert not len(bench.delivery.outgoing)
+    assert bench.lost == [(0, 1, "denied")]
+    assert bench.handed_over == [], "it may have been sent: no other member gets it"
 
 
 # -- QoS 2 -----------------------------------------------------------------------------------

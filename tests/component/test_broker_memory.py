@@ -61,9 +61,7 @@ def topic() -> str:
 
 
 def kept() -> Connect:
-    return Connect(
-        client_id=unique("kept"), properties=Properties(session_expiry_interval=3_600)
-    )
+    return Connect(client_id=unique("kept"), properties=Properties(session_expiry_interval=3_600))
 
 
 async def subscribe(clients: Sequence[Rough], topic: str, *, qos: int, keeps: bool) -> None:

@@ -25,8 +25,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from certs.contexts import client_context
 from mqtt.encode import encode
-from mqtt.identifiers import write_ids
 from mqtt.errors import ReasonCode
+from mqtt.identifiers import write_ids
 from mqtt.packets import (
     Connack,
     Connect,
@@ -104,9 +104,7 @@ class Figures:
 
     def __init__(self, page: str) -> None:
         self._samples = [
-            sample
-            for family in text_string_to_metric_families(page)
-            for sample in family.samples
+            sample for family in text_string_to_metric_families(page) for sample in family.samples
         ]
 
     def __getitem__(self, name: str) -> float:
@@ -172,9 +170,7 @@ def packets(topic: str, size: int, first: int, count: int, *, qos: int = 0) -> b
         count: how many.
         qos: of all of them.
     """
-    publish = Publish(
-        topic=topic, payload=bytes(size), qos=qos, packet_id=1 if qos else None
-    )
+    publish = Publish(topic=topic, payload=bytes(size), qos=qos, packet_id=1 if qos else None)
     one = encode(publish, Version.V5)
     out = bytearray(one * count)
     for number in range(count):

@@ -103,9 +103,7 @@ async def test_flood_waits_for_a_subscriber_that_does_not_read_and_nothing_is_lo
     with loaded(site, limits()) as broker:
         async with (
             rough(broker.at, "bench") as flooder,
-            rough(
-                broker.at, "bench", receive_buffer_bytes=SMALL_BUFFER_BYTES
-            ) as subscriber,
+            rough(broker.at, "bench", receive_buffer_bytes=SMALL_BUFFER_BYTES) as subscriber,
             pair(broker.at) as talk,
             trio.open_nursery() as nursery,
         ):

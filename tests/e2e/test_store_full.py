@@ -22,7 +22,7 @@ from tests.e2e.clients import unique
 from tests.e2e.crowd import loaded, rough
 from tests.e2e.daemons import make_site
 from tests.e2e.running import START_DEADLINE_S, STOCKADE
-from tests.e2e.scripted_client import id_of, scripted
+from tests.e2e.scripted_client import scripted
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -69,7 +69,9 @@ def topic() -> str:
 
 
 def table(store: Path, *, max_bytes: int = MAX_STORE_BYTES) -> str:
-    return f'[store]\npath = "{store}"\nkey = "{store.with_suffix(".key")}"\nmax_bytes = {max_bytes}\n'
+    return (
+        f'[store]\npath = "{store}"\nkey = "{store.with_suffix(".key")}"\nmax_bytes = {max_bytes}\n'
+    )
 
 
 def kept(client_id: str) -> Connect:

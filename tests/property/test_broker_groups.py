@@ -351,8 +351,17 @@ class Model:
             device.inbox.clear()
             assert not member.releases
         for (group, _), item in self.items.items():
-            if not item.done and not self.somebody(group, item):
+            if not item.done and (self.barred(item) or not self.somebody(group, item)):
                 item.excused = True
+
+    def barred(self, item: Item) -> bool:
+        """Whether the client that was sent it before is not allowed to get it again: nobody else is given it then."""
+        holder = item.holder
+        return (
+            holder is not None
+            and not item.here
+            and not self.policy.allows(holder.principal, Operation.READ, item.topic)
+        )
 
     def check_one(self, device: Device, member: Member, packet: object) -> None:
         match packet:
@@ -360,13 +369,17 @@ class Model:
                 (group,) = packet.properties.subscription_identifiers
                 item = self.items[group, packet.payload]
                 assert not item.done, f"{packet} was finished before"
+                assert self.policy.allows(device.principal, Operation.READ, item.topic)
                 if packet.dup:
                     assert (item.holder, item.packet_id) == (device, packet.packet_id)
                     assert not item.here
                     assert not item.released
-                    item.free = False
                 else:
-                    self.check_first(device, member, item, packet)
+                    assert item.holder is None or item.free, f"{packet} is held by {item.holder}"
+                    item.holder, item.qos = device, packet.qos
+                    item.packet_id = packet.packet_id or 0
+                    item.done = not packet.qos
+                item.free = False
                 item.here = True
             case Pubrel() if packet.packet_id in member.releases:
                 member.releases.remove(packet.packet_id)
@@ -378,14 +391,6 @@ class Model:
             case _:
                 raise AssertionError(packet)
         assert len([item for item in self.held_by(device) if item.here]) <= member.window
-
-    def check_first(self, device: Device, member: Member, item: Item, packet: Publish) -> None:
-        """A member gets a message that it did not have."""
-        assert self.policy.allows(device.principal, Operation.READ, packet.topic)
-        assert item.holder is None or item.free, f"{packet} is held by {item.holder}"
-        item.holder, item.qos, item.packet_id = device, packet.qos, packet.packet_id or 0
-        item.free = False
-        item.done = not packet.qos
 
     async def finish(self) -> None:
         """Bring everybody back and acknowledge everything: no message is left that had a taker all the time."""

@@ -67,6 +67,10 @@ LEAVE_S = 6.0  # seconds the end of a session (a will to be weighed and routed) 
 # Packets and runs of one client handled in a row. One read may hold 32,000 PINGREQs at 20 us each;
 # with this bound the others wait for 5 ms at most, and a checkpoint costs a run-of-one 2 % of its time.
 EVENTS_PER_TURN = 256
+# The same bound for events that go to many: clients that one turn hands something to, and its time where that is not known.
+MANY = 16
+DELIVERIES_PER_TURN = 2_000
+TURN_S = 0.005
 
 
 class Connection:
@@ -259,7 +263,8 @@ class Connection:
         routes, count, me = router.routes, self._services.count, self.outlet
         name, touched = self.principal.name, exchange.touched
         lanes = Lanes(router, self.cache, me, self._services.limits.max_packet_bytes)
-        turn = iter(range(EVENTS_PER_TURN))
+        turn, deliveries = iter(range(EVENTS_PER_TURN)), 0
+        turn_ends = trio.current_time() + TURN_S
         try:
             event = reader.next_event()  # what came together with CONNECT
             while True:
@@ -274,7 +279,13 @@ class Connection:
                             await exchange.publish_slowly(event)
                         elif not event.qos:
                             self.cache.count_hits(event.count)
-                            router.deliver_run(route, event, me, name, touched)
+                            reached = router.deliver_run(route, event, me, name, touched)
+                            if reached > MANY:
+                                deliveries += reached
+                                if deliveries > DELIVERIES_PER_TURN:
+                                    await exchange.flush()
+                                    await trio.lowlevel.checkpoint()
+                                    deliveries = 0
                             if event.count == 1 and route.lane is not None:
                                 lanes.learn(event, route.lane)
                                 for stretch in reader.next_stretches(lanes.table):
@@ -284,6 +295,10 @@ class Connection:
                                     router.deliver_stretch(stretch, touched)
                         else:
                             await exchange.accept(event)
+                            if trio.current_time() >= turn_ends:
+                                await exchange.flush()
+                                await trio.lowlevel.checkpoint()
+                                turn_ends = trio.current_time() + TURN_S
                     elif type(event) is AckRun:
                         exchange.acknowledged(event.packet_type, event.packet_ids)
                     elif not await self._handle(event, session, exchange):

@@ -41,6 +41,10 @@ QOS_2 = 2
 EXPIRED, TOO_LARGE, DENIED = "expired", "too large for the client", "denied"
 Lost = Callable[["Message", int, int, str], None]
 """Told of messages a session will not get: their run, the index of the first, how many, and why."""
+# While the ceiling of the broker is passed, a session may still have this much sent and not acknowledged, a read's worth: those
+# who never acknowledge hold up nobody who does.
+FREE_IN_FLIGHT_BYTES = 65_536
+PARCEL_BYTES = 256  # of a place in the queue beside its packets; measured as 220
 MOST_ADDED_BYTES = (
     1_024  # to a packet by its form: a shorter one need not be built to know that it fits
 )
@@ -108,6 +112,7 @@ class Delivery:
         "_messages",
         "_outlet",
         "_store",
+        "_unfinished_bytes",
         "_weigh",
         "_window",
         "dropped",
@@ -152,6 +157,7 @@ class Delivery:
         self._hand_over = hand_over
         self.session_id = session_id
         self.outgoing: Outgoing[Queued] = Outgoing() if outgoing is None else outgoing
+        self._unfinished_bytes = _size(self.outgoing)
         self._outlet: Outlet | None = None
         self._window = 0
         self.dropped = 0
@@ -195,13 +201,14 @@ class Delivery:
             return False
         parcel = Parcel(content=queued, first=first, count=count, qos=qos, size_bytes=size)
         outgoing.add(parcel)
+        self._unfinished_bytes += PARCEL_BYTES + size
         if self.session_id:
             self._keep(parcel)
         return self.pump()
 
     def _fits(self, count: int, size: int) -> bool:
         outgoing = self.outgoing
-        if not outgoing.queued and self._outlet is not None:
+        if not outgoing.queued and self._outlet is not None and not self._beyond_ceiling:
             return True  # it begins to leave at once; what of it must wait is bounded by a read
         return (
             outgoing.queued + count <= self._limits.max_queued
@@ -250,6 +257,12 @@ class Delivery:
             or self.outgoing.queued_bytes * 2 > self._limits.max_queued_bytes
         )
 
+    @property
+    def _beyond_ceiling(self) -> bool:
+        """True when the ceiling of the broker is passed and so much is not acknowledged that nothing more may be sent."""
+        in_flight_bytes = self._unfinished_bytes - self.outgoing.queued_bytes
+        return in_flight_bytes > FREE_IN_FLIGHT_BYTES and self._budget.spent
+
     def pump(self) -> bool:
         """Hand the outlet what the window admits; True when it needs a flush by the caller."""
         outlet, outgoing = self._outlet, self.outgoing
@@ -258,7 +271,9 @@ class Delivery:
             return False
         touched = False
         # One message may always be under way, else no acknowledgement would come to pull the next.
-        while (head := outgoing.head) is not None and not (outlet.congested and outgoing.in_flight):
+        while (head := outgoing.head) is not None and not (
+            outgoing.in_flight and (outlet.congested or self._beyond_ceiling)
+        ):
             verdict, reason = self._verdict(head, outlet)
             if verdict is Verdict.WAIT:
                 break
@@ -273,6 +288,9 @@ class Delivery:
                 break
             if verdict is Verdict.DROP:
                 self._give_up(piece, reason)
+            elif piece.release and self.session_id:  # its PUBREC may not be on disk yet
+                release = self._bytes(piece, outlet)
+                self._store.when_durable(partial(self._released, outlet, release))
             else:
                 touched = outlet.put_control(self._bytes(piece, outlet)) or touched
         outlet.note_backlog(self.backlogged)
@@ -280,8 +298,8 @@ class Delivery:
         return touched
 
     def _count_bytes(self) -> None:
-        """Tell the ceiling over all queues what waits in this one."""
-        waiting = self.outgoing.queued_bytes
+        """Tell the ceiling over all queues what waits in this one, for its turn or for an acknowledgement."""
+        waiting = self._unfinished_bytes
         self._budget.used_bytes += waiting - self._counted_bytes
         self._counted_bytes = waiting
 
@@ -350,7 +368,10 @@ class Delivery:
         head = self.outgoing.head
         if head is not None and reason:
             self._note_lost(head, head.sent, head.count - head.sent, reason)
+        size = 0 if head is None else head.size_bytes
         _, finished = self.outgoing.discard_head()
+        if head is not None:
+            self._unfinished_bytes -= size - head.size_bytes  # of what was sent, that much is left
         if self.session_id and head is not None and head.sent and head not in finished:
             self._store.drop_queued(self.session_id, head.sequence)
             self._store.put_queued(self._row(head))  # what is left of it
@@ -435,6 +456,7 @@ class Delivery:
         return self.pump()
 
     def _settle(self, finished: list[Parcel[Queued]]) -> None:
+        self._unfinished_bytes -= sum(PARCEL_BYTES + parcel.size_bytes for parcel in finished)
         if not self.session_id:
             return
         self._store.settle(self.session_id, self.outgoing.low)
@@ -455,6 +477,7 @@ class Delivery:
         if self.session_id:
             self._rewrite(before, [p for p in self.outgoing.parcels() if p.content.group == group])
             self._settle(finished)
+        self._unfinished_bytes = _size(self.outgoing)
         self._count_bytes()
         return taken
 
@@ -474,8 +497,13 @@ class Delivery:
             for parcel in self.outgoing.parcels():
                 self._messages.release(parcel.content.message)
         self.outgoing = Outgoing()
+        self._unfinished_bytes = 0
         self.session_id = 0
         self._count_bytes()
+
+
+def _size(outgoing: Outgoing[Queued]) -> int:
+    return sum(PARCEL_BYTES + parcel.size_bytes for parcel in outgoing.parcels())
 
 
 def _unknown(packet_id: int, version: Version) -> bytes:

@@ -41,6 +41,7 @@ STORE: Final = """
 path = "{name}.db"
 key = "{name}.key"
 """
+SILENT: Final = 4
 ROUNDS: Final = 10
 """How often the others are heard while the flood goes on."""
 
@@ -129,4 +130,32 @@ async def test_flood_of_qos_1_to_sessions_that_are_away_keeps_the_broker_below_i
             await subscribe(away, topic, qos=1, keeps=True)
         await broker.until(lambda figures: figures["connections"] == 0)
         grown = await growth_under_flood(broker, topic, qos=1, reason="queue_full")
+    assert grown < CEILING_BYTES + OVERHEAD_BYTES
+
+
+async def test_subscribers_that_never_acknowledge_keep_the_broker_below_its_ceiling(
+    site: Site,
+) -> None:
+    async def flood(broker: Loaded, topic: str) -> None:
+        async with (
+            rough(broker.at, "bench") as flooder,
+            rough(broker.at, "bench") as silent,
+            trio.open_nursery() as nursery,
+        ):
+            await flooder.enter()
+            await silent.enter()
+            await silent.subscribe(topic, qos=1)
+            nursery.start_soon(Flood(flooder, topic, 60_000, qos=1).run)
+            while True:
+                await silent.read()
+
+    with loaded(site, TABLES) as broker:
+        before = broker.rss_bytes
+        async with pair(broker.at) as talk, trio.open_nursery() as nursery:
+            for _ in range(SILENT):
+                nursery.start_soon(flood, broker, f"bench/{unique('silent')}")
+            await broker.until(lambda figures: figures.dropped("queue_full") > SILENT)
+            await talk.talk(10)
+            grown = broker.rss_bytes - before
+            nursery.cancel_scope.cancel()
     assert grown < CEILING_BYTES + OVERHEAD_BYTES

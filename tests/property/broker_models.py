@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 import trio.testing
+from typing_extensions import override
 
 from acl.decide import decide
 from acl.model import AccessRequest, Operation, Principal, Resource
@@ -47,6 +48,7 @@ class Device:
     peer: Peer | None = None
     inbox: list[Packet] = field(default_factory=list[Packet])
 
+    @override
     def __repr__(self) -> str:
         return f"<{self.client_id}>"
 
@@ -107,7 +109,7 @@ class Device:
 
     def take(self, kind: type[P]) -> list[P]:
         """Take the packets of one type out of the inbox."""
-        found = [packet for packet in self.inbox if isinstance(packet, kind)]
+        found: list[P] = [packet for packet in self.inbox if isinstance(packet, kind)]
         self.inbox[:] = [packet for packet in self.inbox if not isinstance(packet, kind)]
         return found
 

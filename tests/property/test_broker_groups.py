@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import trio
 import trio.testing
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 from structlog.testing import capture_logs
 
 from acl.model import Operation
@@ -409,7 +409,10 @@ class Model:
 
 async def play(steps: Sequence[Step], strategy: GroupStrategy) -> None:
     mqtt = MqttConfig(shared_strategy=strategy.value)
-    async with running_broker(store=Volatile(), mqtt=mqtt) as broker, trio.open_nursery() as nursery:
+    async with (
+        running_broker(store=Volatile(), mqtt=mqtt) as broker,
+        trio.open_nursery() as nursery,
+    ):
         publisher = Device("pub", "pub")
         model = Model(broker, nursery, publisher)
         await publisher.connect(broker, nursery, clean=True, expiry_s=NOT_KEPT_S)
@@ -419,8 +422,29 @@ async def play(steps: Sequence[Step], strategy: GroupStrategy) -> None:
         nursery.cancel_scope.cancel()
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(steps=STEPS, strategy=st.sampled_from(GroupStrategy))
+@example(  # handed back to a kept member by one that is not kept and may not read it
+    steps=[
+        Come(0, clean=False, kept=False, window=1),
+        Join(2, 1, 1),
+        Go(2),
+        Toggle(0),
+        Say("t/1", 1, 1),
+        Join(0, 1, 1),
+    ],
+    strategy=GroupStrategy.ROUND_ROBIN,
+)
+@example(  # held by a member that unsubscribed before its session ended
+    steps=[
+        Join(0, 1, 1),
+        Join(1, 1, 1),
+        Say("t/1", 1, 2),
+        Part(1, 1),
+        Come(1, clean=True, kept=True, window=1),
+    ],
+    strategy=GroupStrategy.ROUND_ROBIN,
+)
 def test_every_message_of_a_group_is_finished_by_one_member(
     steps: list[Step], strategy: GroupStrategy
 ) -> None:

@@ -14,7 +14,7 @@ from enum import Enum, auto
 
 import trio
 import trio.testing
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 from structlog.testing import capture_logs
 
 from acl.model import Operation
@@ -332,9 +332,9 @@ class Model:
     async def wait(self, step: Wait) -> None:
         self.broker.now += step.seconds
         now = self.broker.now
-        for session in self.broker.registry.all_sessions():
-            if session.connection is None:
-                await self.broker.registry._look_after(session, now)  # what the sweeper does
+        for each in self.broker.registry.all_sessions():
+            if each.connection is None:
+                await self.broker.registry._look_after(each, now)  # what the sweeper does
         for device, session in list(self.sessions.items()):
             if not session.connected and now >= (session.away_since or 0) + session.expiry_s:
                 del self.sessions[device]
@@ -622,8 +622,16 @@ async def play(steps: Sequence[Step]) -> None:
         nursery.cancel_scope.cancel()
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(steps=STEPS)
+@example(  # denied while one part of a parcel was sent and the other was not
+    steps=[
+        Want(0, "t/1", 1, False, False, 0, None),  # noqa: FBT003
+        Say(0, "t/1", 1, 3, False, False, False, False),  # noqa: FBT003
+        Toggle(0),
+        Come(0, clean=False, expiry_s=LONG_S, window=100),
+    ]
+)
 def test_every_session_gets_what_it_is_owed_and_nothing_else(steps: list[Step]) -> None:
     with capture_logs():
         trio.run(play, steps, clock=trio.testing.MockClock())

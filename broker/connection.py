@@ -63,6 +63,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("stockade.broker.connection")
 
 FAREWELL_S = 1.0  # seconds a last packet (CONNACK refusal, DISCONNECT) may take to leave
+STORED_S = 5.0  # seconds CONNACK waits for the disk, where it must
 LEAVE_S = 6.0  # seconds the end of a session (a will to be weighed and routed) may take
 # Packets and runs of one client handled in a row. One read may hold 32,000 PINGREQs at 20 us each;
 # with this bound the others wait for 5 ms at most, and a checkpoint costs a run-of-one 2 % of its time.
@@ -199,9 +200,14 @@ class Connection:
             alias_maximum=terms.topic_alias_maximum,
         )
         self.quiet_until = trio.current_time() + self._patience_s
+        discards = connect.clean_start and services.registry.keeps(self.principal, terms.client_id)
         session, present, wills = services.registry.enter(self, connect, terms)
         self._note("connected", "", session="resumed" if present else "new")
         try:
+            if (
+                discards
+            ):  # else it could be back after a crash, although the client was told that it is gone
+                await self._until_stored()
             connack = replace(terms.connack, session_present=present)
             self.outlet.send_control(encode(connack, connect.version))
             async with trio.open_nursery() as nursery:
@@ -218,6 +224,13 @@ class Connection:
             services.count.bytes_out += self.outlet.sent_bytes
             self.outlet.release()
             await self._farewell(session)
+
+    async def _until_stored(self) -> None:
+        """Wait until what was recorded is on disk; not for a disk that cannot be written."""
+        told = trio.Event()
+        self._services.store.when_durable(lambda _durable: told.set())
+        with trio.move_on_after(STORED_S):
+            await told.wait()
 
     async def _farewell(self, session: Session) -> None:
         """Tell the client why it is ended, end or leave its session, log; bounded and shielded."""

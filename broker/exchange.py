@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 MAX_OPEN = 65_535  # messages a 3.1.1 client has open: it has no Receive Maximum, but only so many identifiers
 FULL = Outcome(reason=ReasonCode.QUOTA_EXCEEDED, text="the broker cannot store messages now")
-TAKEN = Outcome(reason=ReasonCode.SUCCESS)
+TAKEN = Outcome(reason=ReasonCode.SUCCESS, patient=True)
 QOS_2 = 2
 # Clients written to in a row: one takes some 60 us, and a read of a flood may be for a thousand of them.
 FLUSHES_PER_TURN = 64
@@ -210,8 +210,9 @@ class Exchange:
         if self._session.connection is not self._client:
             return
         if not durable and outcome.stored:
-            if packet_type is PacketType.PUBCOMP:
-                # It has no code for this: the client waits, and so do we.
+            if (
+                outcome.patient
+            ):  # PUBCOMP has no code for this, and a message taken before stays taken
                 self.owed += len(ids)
                 self._store.when_durable(partial(self._answer_durable, packet_type, ids, outcome))
                 return
@@ -273,11 +274,16 @@ class Exchange:
         if freed and self._session.kept:
             self._store.drop_received(self._session.session_id, freed)
         if freed:
-            outcome = Outcome(reason=ReasonCode.SUCCESS, stored=self._session.kept)
+            outcome = replace(TAKEN, stored=self._session.kept)
             self._answer(PacketType.PUBCOMP, freed, outcome)
         if len(freed) < len(ids):
             strange = [packet_id for packet_id, ok in zip(ids, known, strict=True) if not ok]
-            outcome = Outcome(reason=ReasonCode.PACKET_IDENTIFIER_NOT_FOUND)
+            # That it is free may not be on disk yet: it may have been released on an earlier connection.
+            outcome = Outcome(
+                reason=ReasonCode.PACKET_IDENTIFIER_NOT_FOUND,
+                stored=self._session.kept,
+                patient=True,
+            )
             self._answer(PacketType.PUBCOMP, strange, outcome)
 
     def take_answer(self, packet: Puback | Pubrec | Pubrel | Pubcomp) -> None:

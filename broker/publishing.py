@@ -44,11 +44,13 @@ class Outcome:
         reason: the code of PUBACK or PUBREC.
         text: the reason string.
         stored: wait for the store before saying so.
+        patient: where the store cannot write, wait on instead of saying that.
     """
 
     reason: ReasonCode
     text: str = ""
     stored: bool = False
+    patient: bool = False
 
 
 DELIVERED = Outcome(reason=ReasonCode.SUCCESS)

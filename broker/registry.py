@@ -148,6 +148,11 @@ class Registry:
             return "too many sessions of this principal"
         return ""
 
+    def keeps(self, principal: Principal, client_id: str) -> bool:
+        """Whether there is a session of this client in the store."""
+        session = self._sessions.get((principal.name, client_id))
+        return session is not None and session.kept
+
     # ---- connections ---------------------------------------------------------------------------
 
     def enter(

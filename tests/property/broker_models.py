@@ -160,3 +160,10 @@ class Policy:
 def matching(filter_: str, topic: str) -> bool:
     """Whether a topic matches a filter."""
     return matches(filter_.split("/"), topic.split("/"))
+
+
+def verify_stored(broker: TestBroker) -> None:
+    """Whatever waits for a session that is kept is in the store."""
+    for session in broker.registry.all_sessions():
+        if session.kept:
+            assert all(p.content.message.stored_as for p in session.delivery.outgoing.parcels())

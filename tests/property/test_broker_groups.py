@@ -34,7 +34,14 @@ from mqtt.packets import (
     Unsubscribe,
 )
 from tests.brokers import TestBroker, allow, deny, running_broker
-from tests.property.broker_models import LONG_S, NOT_KEPT_S, Device, Policy, matching
+from tests.property.broker_models import (
+    LONG_S,
+    NOT_KEPT_S,
+    Device,
+    Policy,
+    matching,
+    verify_stored,
+)
 
 GROUPS = {1: "t/#", 2: "t/1"}  # Subscription Identifier and filter
 TOPICS = ("t/1", "t/2")
@@ -345,6 +352,7 @@ class Model:
 
     def check(self) -> None:
         """Everything that was heard was right; note what may be lost from now on."""
+        verify_stored(self.broker)
         for device, member in self.members.items():
             for packet in device.inbox if member.connected else ():
                 self.check_one(device, member, packet)
@@ -422,7 +430,7 @@ async def play(steps: Sequence[Step], strategy: GroupStrategy) -> None:
         nursery.cancel_scope.cancel()
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=110, deadline=None, derandomize=True)
 @given(steps=STEPS, strategy=st.sampled_from(GroupStrategy))
 @example(  # handed back to a kept member by one that is not kept and may not read it
     steps=[

@@ -92,7 +92,9 @@ class Commit:
 
 @dataclass(frozen=True)
 class Kill:
-    """The broker is gone and starts again."""
+    """The broker is gone and starts again; with `deaf` just after a commit of which nobody heard."""
+
+    deaf: bool
 
 
 @dataclass(frozen=True)
@@ -148,13 +150,15 @@ class Answer:
 Step = Commit | Kill | Come | Go | Want | Drop | Say | Answer
 COMMIT = st.builds(Commit, st.sampled_from([True, True, True, False]))
 SAY = st.builds(Say, st.sampled_from(TOPICS), st.integers(1, 2), st.integers(1, 4))
+KILL = st.builds(Kill, st.booleans())
 ANSWER = st.builds(Answer, WHO, st.integers(1, 5), st.booleans())
 STEPS = st.lists(
     st.one_of(
         COMMIT,
         COMMIT,
         COMMIT,
-        st.builds(Kill),
+        KILL,
+        KILL,
         st.builds(Come, st.integers(0, 2), st.sampled_from([1, 2, 100])),
         st.builds(Go, st.integers(0, 2)),
         st.builds(Want, WHO, st.sampled_from(FILTERS), st.sampled_from([1, 2, 2])),
@@ -167,6 +171,8 @@ STEPS = st.lists(
     min_size=15,
     max_size=60,
 )
+
+BEGIN = (Want(0, "t/#", 2), Want(1, "t/1", 1), Commit(works=True))
 
 # ---- clients -----------------------------------------------------------------------------------
 
@@ -349,7 +355,7 @@ class Model:
         self.publisher = Publisher(Device("pub", "pub-1"))
         self.clients: list[Client] = [*self.subscribers, self.publisher]
 
-    async def live(self, disk: Disk, steps: Sequence[Step], *, last: bool) -> None:
+    async def live(self, disk: Disk, steps: Sequence[Step], end: Kill | None) -> None:
         """One life of a broker, until it is killed or everything is done."""
         async with (
             running_broker(*RULES, store=disk, restored=disk.load()) as broker,
@@ -357,8 +363,10 @@ class Model:
         ):
             for step in steps:
                 await self.play(step, disk, broker, nursery)
-            if last:
+            if end is None:
                 await self.finish(disk, broker, nursery)
+            elif end.deaf:
+                disk.commit()
             disk.kill()
             nursery.cancel_scope.cancel()
         for client in self.clients:
@@ -444,20 +452,40 @@ class Model:
 
 async def play(steps: Sequence[Step]) -> None:
     model = Model()
-    lives: list[list[Step]] = [[]]
-    for step in steps:
-        if isinstance(step, Kill):
-            lives.append([])
-        else:
-            lives[-1].append(step)
+    life: list[Step] = [*BEGIN]
     with tempfile.TemporaryDirectory() as folder:
-        for number, life in enumerate(lives, 1):
-            disk = Disk(Path(folder) / "store.db")
-            await model.live(disk, life, last=number == len(lives))
+        for step in [*steps, None]:
+            if step is None or isinstance(step, Kill):
+                await model.live(Disk(Path(folder) / "store.db"), life, step)
+                life = []
+            else:
+                life.append(step)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=80, deadline=None, derandomize=True)
 @given(steps=STEPS)
+@example(  # a PUBREL on a second connection while it is not on disk that the first one freed the identifier
+    steps=[
+        *BEGIN,
+        Say("t/1", 2, 1),
+        Commit(works=True),
+        Commit(works=False),
+        Come(2, 1),
+        Kill(deaf=False),
+        Say("t/1", 2, 1),
+    ]
+)
+@example(  # a repeated PUBLISH while the disk fails: the first copy was taken, and stays so
+    steps=[
+        *BEGIN,
+        Say("t/1", 2, 1),
+        Kill(deaf=True),
+        Come(2, 1),
+        Commit(works=False),
+        Kill(deaf=False),
+        Say("t/1", 2, 1),
+    ]
+)
 @example(  # a PUBREL on a second connection before the PUBREC of the first is on disk
     steps=[
         Want(0, "t/1", 2),
@@ -466,7 +494,7 @@ async def play(steps: Sequence[Step]) -> None:
         Commit(works=True),
         Answer(0, 1, backwards=False),
         Come(0, 1),
-        Kill(),
+        Kill(deaf=False),
     ]
 )
 def test_what_was_acknowledged_outlives_the_broker_and_qos_2_is_never_doubled(

@@ -322,7 +322,7 @@ class Connection:
                     await trio.lowlevel.checkpoint()
                     turn = iter(range(EVENTS_PER_TURN))
                     continue
-                if touched:
+                if touched and not exchange.flush_few():
                     await exchange.flush()
                 if exchange.overdue:
                     await exchange.wait_until_settled()

@@ -81,8 +81,14 @@ class Wire:
         return data
 
     async def wait_readable(self) -> None:
-        """Wait until there is something to receive."""
-        await self._wait(wait_readable)
+        """Wait until there is something to receive.
+
+        HOT: once a message of an idle client, so without the call of `_wait`.
+        """
+        try:
+            await wait_readable(self._socket)
+        except trio.ClosedResourceError as error:
+            raise self.end(partial(TransportClosed, "the stream is closed")) from error
 
     # -- sending
 

@@ -29,7 +29,9 @@ from mqtt.packets import Version
 
 MEMBERS = 4
 MODEST_PER_S = 20
-CALIBRATION_S = 0.1
+MAX_CALIBRATIONS = 6
+GROWTH = 16  # from one short sample to the next, at most
+LONG_ENOUGH = 4  # a short sample of this part of the wanted time tells what a message costs
 FIRST_MESSAGES = 4_000
 """In the first of the short samples that find out how large a sample must be."""
 
@@ -85,15 +87,22 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def amount_for(measure: Measure, target: Target, sample_s: float) -> int:
-    """How much takes this broker about `sample_s`, by two short samples, which also warm up; 0: whatever it takes."""
+    """How much takes this broker about `sample_s`; 0: whatever it takes.
+
+    Found by ever longer samples, which also warm up: what happens once a sample (a thousand routes to be built, say) must
+    not be taken for what a message costs.
+    """
     if measure.fixed:
         return measure.fixed
     each = measure.messages(target)
     messages = float(FIRST_MESSAGES)
-    for seconds in (CALIBRATION_S, sample_s) if sample_s else ():
+    for _ in range(MAX_CALIBRATIONS if sample_s else 0):
         amount = _rounded(messages / each, measure.step)
         rate = measure.take(target, amount).messages_per_s
-        messages = min(rate * seconds, LARGEST_SAMPLE_MESSAGES)
+        lasted_s = amount * each / rate
+        messages = min(rate * sample_s, amount * each * GROWTH, LARGEST_SAMPLE_MESSAGES)
+        if lasted_s >= sample_s / LONG_ENOUGH:
+            break
     return _rounded(messages / each, measure.step)
 
 

@@ -554,11 +554,11 @@ class Router:
         """Put messages above QoS 0 into a session's queue."""
         session = target.session
         qos = min(queued.message.run.qos, target.qos)
-        if (
-            session.deliver(queued, qos=qos, first=first, count=count)
-            and session.outlet is not None
-        ):
-            touched.append(session.outlet)
+        owed = session.deliver(queued, qos=qos, first=first, count=count)
+        outlet = session.outlet
+        # Where the client's window is full nothing was written, but whoever publishes must learn of the backlog.
+        if outlet is not None and (owed or outlet.backlogged):
+            touched.append(outlet)
         self.messages_out += count
 
     def _share(self, shared: GroupTarget, message: Message, touched: list[Outlet]) -> int:

@@ -313,6 +313,25 @@ async def test_grant_revoked_while_away_stops_what_waits() -> None:
         assert await viewer.nothing()
 
 
+async def test_publisher_is_held_back_by_what_waits_behind_a_full_window() -> None:
+    limits = BrokerLimits(max_queued_messages=10, slow_consumer_s=30)
+    async with running_broker(SENSOR, VIEWER, limits=limits) as broker:
+        sensor, viewer = await broker.client("sensor"), broker.peer("viewer")
+        await viewer.greet(Connect(client_id="v", properties=Properties(receive_maximum=1)))
+        await subscribe(viewer, "t/#")
+        for number in range(1, 31):
+            await sensor.send(
+                Publish(topic="t/1", payload=bytes([number]), qos=1, packet_id=number)
+            )
+        await trio.testing.wait_all_tasks_blocked()
+        assert broker.services.count.messages_in < 10, "it is not read from"
+        for number in range(1, 31):
+            message = await got(viewer)
+            assert message.payload == bytes([number])
+            await viewer.send(Puback(packet_id=message.packet_id or 0))
+        assert broker.routing.dead_letters.lost["queue full"] == 0
+
+
 # -- retained --------------------------------------------------------------------------------
 
 

@@ -43,9 +43,9 @@ if TYPE_CHECKING:
 
 MAX_RECORD_BYTES: Final = 16384  # plain bytes in one TLS record, RFC 8446 section 5.1
 SEND_CHUNK_BYTES: Final = 262144  # `send_all` encrypts at most this much ahead of the socket
-# Calls of `receive_some` and reads of the socket, together, without a checkpoint: at most 512 KiB before others get
+# Calls of `receive_some` and reads of the socket, together, without a checkpoint: at most 128 KiB before others get
 # their turn, and a peer that sends records without content (key updates) gets no longer one.
-MAX_STEPS_PER_TURN: Final = 16
+MAX_STEPS_PER_TURN: Final = 4
 HANDSHAKE_READ_BYTES: Final = 16384  # a whole flight of a usual client fits into a quarter of it
 
 

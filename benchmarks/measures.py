@@ -31,6 +31,9 @@ MEMBERS = 4
 MODEST_PER_S = 20
 MAX_CALIBRATIONS = 6
 GROWTH = 16  # from one short sample to the next, at most
+STEADY = (
+    1.5  # a rate that is not so much higher than the one before is not about warming up any more
+)
 LONG_ENOUGH = 4  # a short sample of this part of the wanted time tells what a message costs
 FIRST_MESSAGES = 4_000
 """In the first of the short samples that find out how large a sample must be."""
@@ -95,14 +98,15 @@ def amount_for(measure: Measure, target: Target, sample_s: float) -> int:
     if measure.fixed:
         return measure.fixed
     each = measure.messages(target)
-    messages = float(FIRST_MESSAGES)
+    messages, before = float(FIRST_MESSAGES), 0.0
     for _ in range(MAX_CALIBRATIONS if sample_s else 0):
         amount = _rounded(messages / each, measure.step)
         rate = measure.take(target, amount).messages_per_s
         lasted_s = amount * each / rate
         messages = min(rate * sample_s, amount * each * GROWTH, LARGEST_SAMPLE_MESSAGES)
-        if lasted_s >= sample_s / LONG_ENOUGH:
+        if lasted_s >= sample_s / LONG_ENOUGH and rate < before * STEADY:
             break
+        before = rate
     return _rounded(messages / each, measure.step)
 
 

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from certs.contexts import client_context
 from cli.policy import PolicyRule
-from tests.e2e.clients import endpoint, unique
-from tests.e2e.daemons import Site, make_site
-from tests.e2e.scripted_client import Broker
+from tests.e2e.clients import unique
+from tests.e2e.daemons import make_site
+from tests.e2e.scripted_client import Broker, broker_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -41,19 +40,6 @@ RULES = tuple(
     for principal in ("sensor", "viewer")
     for number, resource in enumerate(("topic.conf.**", "topic.$conf.**", "topic..conf.**"))
 )
-
-
-def broker_of(site: Site) -> Broker:
-    """Where the site's broker listens, and how its clients connect."""
-    host, port = endpoint(site.addresses["mqtts"])
-    contexts = {
-        name: client_context(
-            certificate=files.certificate, key=files.key, ca=site.pki.ca, alpn=("mqtt",)
-        )
-        for name, files in site.pki.clients.items()
-    }
-    keys = {name: files.key for name, files in site.pki.clients.items()}
-    return Broker(host=host, port=port, contexts=contexts, keys=keys)
 
 
 @pytest.fixture(scope="session")

@@ -41,8 +41,7 @@ from mqtt.packets import (
 )
 from mqtt.plain import PlainReader
 from tests.e2e.clients import endpoint, unique
-from tests.e2e.conformance import broker_of
-from tests.e2e.scripted_client import Broker, ScriptedClient, scripted
+from tests.e2e.scripted_client import Broker, ScriptedClient, broker_of, scripted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator

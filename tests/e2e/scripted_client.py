@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
+from certs.contexts import client_context
 from mqtt.encode import encode
 from mqtt.errors import ReasonCode
 from mqtt.packets import (
@@ -46,12 +47,14 @@ from mqtt.packets import (
     Will,
 )
 from mqtt.plain import PlainReader
-from tests.e2e.clients import unique
+from tests.e2e.clients import endpoint, unique
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncGenerator, Mapping
     from pathlib import Path
+
+    from tests.e2e.daemons import Site
 
 PATIENCE_S: Final = 10.0
 """How long one wait may take: a broker answers in milliseconds, two busy cores in seconds."""
@@ -76,6 +79,19 @@ class Broker:
     port: int
     contexts: Mapping[str, ssl.SSLContext]
     keys: Mapping[str, Path]
+
+
+def broker_of(site: Site) -> Broker:
+    """Where the site's broker listens, and how its clients connect."""
+    host, port = endpoint(site.addresses["mqtts"])
+    contexts = {
+        name: client_context(
+            certificate=files.certificate, key=files.key, ca=site.pki.ca, alpn=("mqtt",)
+        )
+        for name, files in site.pki.clients.items()
+    }
+    keys = {name: files.key for name, files in site.pki.clients.items()}
+    return Broker(host=host, port=port, contexts=contexts, keys=keys)
 
 
 class ScriptedClient:

@@ -360,6 +360,13 @@ class Flood:
             blocks = None if blocks is None else blocks - 1
             await trio.lowlevel.checkpoint()
 
+    async def goes_on(self) -> None:
+        """Wait until one more block was taken: the broker holds a publisher back, but lets it go on."""
+        sent = self.sent
+        with trio.fail_after(PATIENCE_S):
+            while self.sent == sent:
+                await trio.sleep(POLL_S)
+
     async def _hear(self) -> None:
         for _ in range(self._count):
             answer = await self._client.receive()

@@ -113,6 +113,8 @@ class MqttConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             are only counted.
         sys_interval_s: seconds between two publications of the `$SYS` topics, at least 1; 0: none.
         accept_mqtt31: also serve MQTT 3.1 (`MQIsdp`), as if it were 3.1.1.
+        busy_poll_us: microseconds to look for more before the event loop sleeps, where that has paid of late, at most
+            1000; 0: never.
     """
 
     shared_strategy: Literal["round_robin", "least_in_flight", "sticky", "hash"] = "round_robin"
@@ -121,6 +123,7 @@ class MqttConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     dead_letter_topic: str = ""
     sys_interval_s: float = 10.0
     accept_mqtt31: bool = False
+    busy_poll_us: float = 100.0
 
 
 class PrincipalRuleConfig(
@@ -243,6 +246,7 @@ def verify_limits(config: BrokerConfig) -> None:
     _within("limits.max_delayed_bytes", limits.max_delayed_bytes, 0, 1 << 40)
     if config.mqtt.sys_interval_s:
         _within("mqtt.sys_interval_s", config.mqtt.sys_interval_s, 1, 3_600)
+    _within("mqtt.busy_poll_us", config.mqtt.busy_poll_us, 0, 1_000)
     _verify_dead_letter_topic(config.mqtt.dead_letter_topic)
     if config.store is not None:
         _verify_store(config.store)

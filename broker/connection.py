@@ -65,13 +65,10 @@ log = structlog.get_logger("stockade.broker.connection")
 FAREWELL_S = 1.0  # seconds a last packet (CONNACK refusal, DISCONNECT) may take to leave
 STORED_S = 5.0  # seconds CONNACK waits for the disk, where it must
 LEAVE_S = 6.0  # seconds the end of a session (a will to be weighed and routed) may take
-# Packets and runs of one client handled in a row. One read may hold 32,000 PINGREQs at 20 us each;
-# with this bound the others wait for 5 ms at most, and a checkpoint costs a run-of-one 2 % of its time.
-EVENTS_PER_TURN = 256
-# The same bound for events that go to many: clients that one turn hands something to, and its time where that is not known.
-MANY = 16
-DELIVERIES_PER_TURN = 2_000
-TURN_S = 0.005
+# Packets and runs of one client handled between two looks at the clock: one read may hold 32,000 PINGREQs at 20 us each.
+LOOKS = range(32)
+MANY = 16  # clients that one run goes to before that alone is worth a look at the clock
+LIGHT_BYTES = 4_096  # who sent no more than this has little to do
 
 
 class Connection:
@@ -276,12 +273,12 @@ class Connection:
         routes, count, me = router.routes, self._services.count, self.outlet
         name, touched = self.principal.name, exchange.touched
         lanes = Lanes(router, self.cache, me, self._services.limits.max_packet_bytes)
-        turn, deliveries = iter(range(EVENTS_PER_TURN)), 0
-        turn_ends = trio.current_time() + TURN_S
+        turns = self._services.turns
+        clock = turns.clock
         try:
             event = reader.next_event()  # what came together with CONNECT
             while True:
-                for _ in turn:
+                for _ in LOOKS:
                     if event is None:
                         break
                     if type(event) is Run:
@@ -293,12 +290,9 @@ class Connection:
                         elif not event.qos:
                             self.cache.count_hits(event.count)
                             reached = router.deliver_run(route, event, me, name, touched)
-                            if reached > MANY:
-                                deliveries += reached
-                                if deliveries > DELIVERIES_PER_TURN:
-                                    await exchange.flush()
-                                    await trio.lowlevel.checkpoint()
-                                    deliveries = 0
+                            if reached > MANY and turns.over:
+                                await exchange.flush()
+                                await turns.wait()
                             if event.count == 1 and route.lane is not None:
                                 lanes.learn(event, route.lane)
                                 for stretch in reader.next_stretches(lanes.table):
@@ -308,19 +302,18 @@ class Connection:
                                     router.deliver_stretch(stretch, touched)
                         else:
                             await exchange.accept(event)
-                            if trio.current_time() >= turn_ends:
+                            if turns.over:
                                 await exchange.flush()
-                                await trio.lowlevel.checkpoint()
-                                turn_ends = trio.current_time() + TURN_S
+                                await turns.wait()
                     elif type(event) is AckRun:
                         exchange.acknowledged(event.packet_type, event.packet_ids)
                     elif not await self._handle(event, session, exchange):
                         return
                     event = reader.next_event()
-                else:  # others have their turn
-                    await exchange.flush()
-                    await trio.lowlevel.checkpoint()
-                    turn = iter(range(EVENTS_PER_TURN))
+                else:
+                    if turns.over:
+                        await exchange.flush()
+                        await turns.wait()
                     continue
                 if touched and not exchange.flush_few():
                     await exchange.flush()
@@ -330,6 +323,8 @@ class Connection:
                 data = await receive()
                 if not data:
                     return
+                if clock() > turns.ends:  # `over`, without its call
+                    await turns.wait(light=len(data) <= LIGHT_BYTES)
                 count.bytes_in += len(data)
                 reader.feed(data)
                 event = reader.next_event()
@@ -437,6 +432,7 @@ class Connection:
             broken=lambda text: self.end(ReasonCode.UNSPECIFIED_ERROR, text),
             budget=self._services.budget,
             aliases=Aliases(alias_maximum) if alias_maximum else None,
+            turns=self._services.turns,
         )
 
     def _note(self, event: str, text: str, **fields: str) -> None:

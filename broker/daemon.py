@@ -23,6 +23,7 @@ import trio
 from acl.model import Principal
 from broker.admission import Offer
 from broker.authority import MeasuredAuthority
+from broker.busy_poll import BusyPoll
 from broker.config import load_config, principal_mapper
 from broker.delayed import DelayedPublisher
 from broker.durability import Volatile
@@ -37,6 +38,7 @@ from broker.services import Counters, Services
 from broker.store_file import open_store
 from broker.sys_topics import SysTopics
 from broker.totals import BrokerTotals
+from broker.turns import Turns
 from cache.authorizer import Authorizer
 from cache.limits import CacheLimits
 from certs.contexts import client_context, server_context
@@ -138,6 +140,8 @@ class Broker:
         self._config = config
         self._audit = audit
         self._timings = Timings()
+        self._turns = Turns()
+        self._busy_poll = BusyPoll(config.mqtt.busy_poll_us * 1e-6)
         self._authority = MeasuredAuthority(self._timings.note_ask)
         self._authorizer = Authorizer(
             self._authority, limits=CacheLimits(), clock=wall_clock, new_id=new_decision_id
@@ -186,6 +190,7 @@ class Broker:
                 accept_mqtt31=config.mqtt.accept_mqtt31,
             ),
             budget=messaging.budget,
+            turns=self._turns,
             broker_id=config.broker_id,
             random_bytes=secrets.token_bytes,
             new_client_id=lambda: f"auto-{secrets.token_hex(8)}",
@@ -262,6 +267,8 @@ class Broker:
             kernels=self._kernels,
             pool=self._pool,
             audit=self._audit,
+            turns=self._turns,
+            busy_poll=self._busy_poll,
         )
 
     async def start_store(self, nursery: trio.Nursery) -> None:
@@ -274,6 +281,8 @@ class Broker:
 
         Clients are let in before the controller answers: what they ask for is denied until then.
         """
+        await nursery.start(self._turns.run)
+        await nursery.start(self._busy_poll.run)
         await nursery.start(self._authorizer.run)
         await nursery.start(self._kernels.run)
         await nursery.start(self._audit.run)

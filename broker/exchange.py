@@ -33,8 +33,6 @@ MAX_OPEN = 65_535  # messages a 3.1.1 client has open: it has no Receive Maximum
 FULL = Outcome(reason=ReasonCode.QUOTA_EXCEEDED, text="the broker cannot store messages now")
 TAKEN = Outcome(reason=ReasonCode.SUCCESS, patient=True)
 QOS_2 = 2
-# Clients written to in a row: one takes some 60 us, and a read of a flood may be for a thousand of them.
-FLUSHES_PER_TURN = 64
 FEW = 8  # clients written to without a thought for the others
 
 
@@ -67,13 +65,13 @@ class Exchange:
         self._session = session
         self._publishing = services.publishing
         self._store = services.store
+        self._turns = services.turns
         self._explain = explain
         self._outlet = client.outlet
         self._version = client.outlet.version
         self._receive_maximum = services.limits.receive_maximum
         self._settled = trio.Event()
         self.touched: list[Outlet] = []
-        self._flushed = 0
         self.owed = 0
 
     @property
@@ -102,12 +100,11 @@ class Exchange:
 
     async def flush(self) -> None:
         """Write to everyone this read concerned, then wait for those that are over-full."""
+        turns = self._turns
         for outlet in self.touched:
             outlet.flush_now()
-            self._flushed += 1
-            if self._flushed >= FLUSHES_PER_TURN:  # others have their turn
-                self._flushed = 0
-                await trio.lowlevel.checkpoint()
+            if turns.over:  # a read of a flood may be for a thousand, at 60 us each
+                await turns.wait()
         since = None
         for outlet in self.touched:
             if outlet.over_full and outlet is not self._outlet:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
+    from broker.busy_poll import BusyPoll
     from broker.dead_letters import DeadLetters
     from broker.guard import Guard
     from broker.kernels import KernelDispatch
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from broker.router import Router
     from broker.services import Counters
     from broker.store import Store
+    from broker.turns import Turns
     from cache.authorizer import Authorizer
     from governance.audit import AuditLog
     from gpu.stats import KernelStats
@@ -152,6 +154,8 @@ class Sources:
     kernels: KernelDispatch
     pool: Kernels
     audit: AuditLog
+    turns: Turns
+    busy_poll: BusyPoll
 
     @property
     def registry(self) -> Registry:
@@ -190,6 +194,7 @@ class RoomCollector(Collector):
         yield from self._caches()
         yield from self._kernels()
         yield from self._audit()
+        yield from self._loop()
 
     def _messages(self) -> Iterator[Metric]:
         count, router, registry = self._from.count, self._from.router, self._from.registry
@@ -337,6 +342,16 @@ class RoomCollector(Collector):
         stats = self._from.audit.stats
         yield _counter("stockade_audit_events", "Audit events written", stats.written)
         yield _counter("stockade_audit_lost", "Audit events that could not be written", stats.lost)
+
+    def _loop(self) -> Iterator[Metric]:
+        turns, poll = self._from.turns, self._from.busy_poll
+        yield _gauge("stockade_loop_turns_waiting", "Clients that wait for a turn", turns.waiting)
+        looks = CounterMetricFamily(
+            "stockade_loop_busy_polls", "Looks for more before the loop slept", labels=("outcome",)
+        )
+        looks.add_metric(("hit",), poll.hits)
+        looks.add_metric(("miss",), poll.looks - poll.hits)
+        yield looks
 
 
 def _counter(name: str, text: str, value: float) -> Metric:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from broker.aliases import Aliases
     from broker.memory import MemoryBudget
+    from broker.turns import Turns
     from mqtt.packets import Version
 
 # A waiting backlog is written in pieces of this size, so that `stuck_consumer_s` measures progress:
@@ -77,6 +78,7 @@ class Outlet:
         "_slow_consumer_s",
         "_stuck_consumer_s",
         "_touched",
+        "_turns",
         "_wake",
         "aliases",
         "backlogged",
@@ -99,6 +101,7 @@ class Outlet:
         stuck_consumer_s: float,
         broken: Callable[[str], None],
         budget: MemoryBudget,
+        turns: Turns,
         aliases: Aliases | None = None,
     ) -> None:
         """Wrap `link`.
@@ -112,6 +115,7 @@ class Outlet:
             stuck_consumer_s: seconds one piece may take before the client is given up.
             broken: called once with the reason when the client must be disconnected.
             budget: the ceiling over all that waits.
+            turns: of the event loop.
             aliases: the topic aliases the client allows.
         """
         self._link = link
@@ -122,6 +126,7 @@ class Outlet:
         self._stuck_consumer_s = stuck_consumer_s
         self._broken = broken
         self._budget = budget
+        self._turns = turns
         self.aliases = aliases
         self.backlogged = False
         self._released = False
@@ -229,7 +234,7 @@ class Outlet:
 
         *Cancellation*: at any time. Not bounded here, see `wait_until_taken`.
         """
-        await trio.lowlevel.checkpoint()
+        await self._turns.pause()
         await self._wait_while(lambda: self.over_full)
 
     async def _wait_while(self, full: Callable[[], bool]) -> None:
@@ -260,7 +265,7 @@ class Outlet:
                     if not self._link.send_now(piece):
                         await self._link.flush()
                     else:
-                        await trio.lowlevel.checkpoint()
+                        await self._turns.pause()
             if deadline.cancelled_caught:
                 self._broken("the client takes no data")
                 return

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from broker.memory import MemoryBudget
     from broker.publishing import Publishing
     from broker.registry import Registry
+    from broker.turns import Turns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,7 @@ class Services:
     limits: BrokerLimits
     offer: Offer
     budget: MemoryBudget
+    turns: Turns
     broker_id: str
     random_bytes: Callable[[int], bytes]
     new_client_id: Callable[[], str]

@@ -30,6 +30,7 @@ from broker.kernels import KernelDispatch
 from broker.messaging import connect_messaging, connect_routing
 from broker.records import Restored
 from broker.services import Counters, Services
+from broker.turns import BUDGET_S, Turns
 from cache.authority import Answers
 from cache.authorizer import Authorizer
 from cache.limits import CacheLimits
@@ -54,6 +55,8 @@ from mqtt.reader import PacketReader
 from mqtt.runs import Run
 
 PATIENCE_S = 5.0
+LOOKS_A_ROUND = 20
+LOOK_S = BUDGET_S / LOOKS_A_ROUND  # what the clock of turns goes on with every look at it
 ACKNOWLEDGEMENTS: dict[PacketType, type[Puback | Pubrec | Pubrel | Pubcomp]] = {
     PacketType.PUBACK: Puback,
     PacketType.PUBREC: Pubrec,
@@ -299,7 +302,7 @@ class TestBroker:
         )
         self.registry = self.messaging.registry
         self.publishing = self.messaging.publishing
-        names = itertools.count(1)
+        names, looks = itertools.count(1), itertools.count(1)
         self.services = Services(
             guard=self.guard,
             publishing=self.publishing,
@@ -312,6 +315,7 @@ class TestBroker:
                 accept_mqtt31=mqtt.accept_mqtt31,
             ),
             budget=self.messaging.budget,
+            turns=Turns(clock=lambda: next(looks) * LOOK_S),
             broker_id="b1",
             random_bytes=lambda count: bytes(range(count)),
             new_client_id=lambda: f"auto-{next(names)}",
@@ -383,6 +387,7 @@ async def running_broker(
             restored=restored,
             mqtt=mqtt,
         )
+        await nursery.start(broker.services.turns.run)
         await nursery.start(broker.authorizer.run)
         await nursery.start(broker.kernels.run)
         await nursery.start(broker.routing.waiting.run)

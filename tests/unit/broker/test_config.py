@@ -63,6 +63,8 @@ def test_unknown_key_names_the_nearest(tmp_path: Path) -> None:
         "[limits]\nmax_delayed_messages = -1\n",
         "[limits]\nmax_delayed_bytes = -1\n",
         "[mqtt]\nsys_interval_s = -1\n",
+        "[mqtt]\nbusy_poll_us = -1\n",
+        "[mqtt]\nbusy_poll_us = 1001\n",
         '[mqtt]\nshared_strategy = "random"\n',
         '[mqtt]\ndead_letters = "dead"\n',
         '[store]\nkey = "key"\n',

@@ -6,6 +6,7 @@ from pathlib import Path
 import trio.testing
 from prometheus_client.parser import text_string_to_metric_families
 
+from broker.busy_poll import BusyPoll
 from broker.config import BrokerLimits
 from broker.durability import Volatile
 from broker.metrics import RoomCollector, Sources, Timings
@@ -31,7 +32,9 @@ class Kernels:
         return name == "zscore"
 
 
-def sources_of(broker: TestBroker, store: Store | None = None) -> Sources:
+def sources_of(
+    broker: TestBroker, store: Store | None = None, poll: BusyPoll | None = None
+) -> Sources:
     return Sources(
         count=broker.services.count,
         messaging=broker.messaging,
@@ -41,6 +44,8 @@ def sources_of(broker: TestBroker, store: Store | None = None) -> Sources:
         kernels=broker.kernels,
         pool=Kernels(),
         audit=broker.audit,
+        turns=broker.services.turns,
+        busy_poll=poll or BusyPoll(0),
     )
 
 
@@ -55,6 +60,19 @@ def page_of(
         for family in families
         for sample in family.samples
     }
+
+
+async def test_page_shows_the_turns_of_the_loop() -> None:
+    poll = BusyPoll(0.0, clock=lambda: 0.0, ready=lambda: True)
+    for _ in range(3):
+        poll.before_io_wait(1.0)
+    async with running_broker() as broker:
+        timings = Timings()
+        timings.registry.register(RoomCollector(sources_of(broker, poll=poll)))
+        page = timings.page().decode()
+    assert 'stockade_loop_busy_polls_total{outcome="hit"} 3.0' in page
+    assert 'stockade_loop_busy_polls_total{outcome="miss"} 0.0' in page
+    assert "stockade_loop_turns_waiting 0.0" in page
 
 
 async def test_page_shows_what_the_rooms_counted() -> None:

@@ -6,6 +6,7 @@ import trio.testing
 from broker.aliases import Aliases
 from broker.memory import MemoryBudget
 from broker.outlet import WRITE_PIECE_BYTES, Outlet
+from broker.turns import Turns
 from mqtt.packets import Version
 
 ROOMY_BYTES = 1 << 30
@@ -63,6 +64,7 @@ def outlet_on(
         stuck_consumer_s=30.0,
         broken=reasons.append,
         budget=MemoryBudget(ROOMY_BYTES) if budget is None else budget,
+        turns=Turns(),
         aliases=aliases,
     )
 

@@ -68,7 +68,6 @@ LEAVE_S = 6.0  # seconds the end of a session (a will to be weighed and routed) 
 # Packets and runs of one client handled between two looks at the clock: one read may hold 32,000 PINGREQs at 20 us each.
 LOOKS = range(32)
 MANY = 16  # clients that one run goes to before that alone is worth a look at the clock
-LIGHT_BYTES = 4_096  # who sent no more than this has little to do
 
 
 class Connection:
@@ -234,6 +233,7 @@ class Connection:
         if self._ending is None and trio.current_effective_deadline() == -inf:
             self._ending = (ReasonCode.SERVER_SHUTTING_DOWN, "the broker is stopping")
         with trio.CancelScope(shield=True, deadline=trio.current_time() + FAREWELL_S + LEAVE_S):
+            await self._services.turns.pause()
             if self._ending is not None:
                 reason, text = self._ending
                 self._note("disconnected", text, reason=f"0x{reason:02x}")
@@ -274,7 +274,6 @@ class Connection:
         name, touched = self.principal.name, exchange.touched
         lanes = Lanes(router, self.cache, me, self._services.limits.max_packet_bytes)
         turns = self._services.turns
-        clock = turns.clock
         try:
             event = reader.next_event()  # what came together with CONNECT
             while True:
@@ -323,8 +322,6 @@ class Connection:
                 data = await receive()
                 if not data:
                     return
-                if clock() > turns.ends:  # `over`, without its call
-                    await turns.wait(light=len(data) <= LIGHT_BYTES)
                 count.bytes_in += len(data)
                 reader.feed(data)
                 event = reader.next_event()

@@ -229,6 +229,8 @@ class Gateway:
                 await self._endpoints.serve(stream, principal)
 
     async def _session(self, stream: TlsStream, link: Link) -> None:
+        turns = stream.turns = self._services.turns
+        await turns.pause()  # a storm of connections leaves the others their turns
         principal, ends = self.principal_of(stream)
         with self._clients.place_of(principal.name) as place:
             if not place:

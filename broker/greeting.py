@@ -76,6 +76,7 @@ class Greeting:
         if not isinstance(connect, Connect):
             return None
         self.version = connect.version
+        await self._services.turns.pause()
         terms = await self._admit(connect)
         if terms is None or not await self._authenticate(connect):
             return None

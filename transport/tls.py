@@ -13,7 +13,8 @@ what OpenSSL left in `outgoing` after it raised: that is where the alert is. ADR
 - Encrypted bytes leave in the order they were encrypted. While the wire has a tail nothing more is encrypted, except
   the close-notify of `aclose`, which goes behind it.
 - `receive_some` and `send_now` have no checkpoint while nothing blocks: that is the point of this class. So that a
-  fast peer cannot starve the others, `receive_some` takes one after `MAX_STEPS_PER_TURN` steps in a row.
+  fast peer cannot starve the others, `receive_some` takes one after `MAX_STEPS_PER_TURN` steps in a row, or, where the
+  owner has set `turns`, waits for its turn before it reads when the others' time has come.
 - After `abort` or `aclose` no plain bytes are handed out any more, also none that were here before.
 """
 
@@ -22,7 +23,7 @@ from __future__ import annotations
 import ssl
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 from typing_extensions import override
@@ -39,6 +40,8 @@ from transport.errors import (
 from transport.wire import READ_BYTES, Wire
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from certs.identity import PeerIdentity
 
 MAX_RECORD_BYTES: Final = 16384  # plain bytes in one TLS record, RFC 8446 section 5.1
@@ -46,7 +49,26 @@ SEND_CHUNK_BYTES: Final = 262144  # `send_all` encrypts at most this much ahead 
 # Calls of `receive_some` and reads of the socket, together, without a checkpoint: at most 128 KiB before others get
 # their turn, and a peer that sends records without content (key updates) gets no longer one.
 MAX_STEPS_PER_TURN: Final = 4
+LIGHT_BYTES: Final = 4096  # a peer whose last read brought no more than this has little to say
 HANDSHAKE_READ_BYTES: Final = 16384  # a whole flight of a usual client fits into a quarter of it
+
+
+class Turns(Protocol):
+    """Who may go on in a round of the event loop; see `TlsStream.turns`."""
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """Seconds, monotonic."""
+        ...
+
+    @property
+    def ends(self) -> float:
+        """When, by `clock`, whoever can wait should."""
+        ...
+
+    async def wait(self, *, light: bool) -> None:
+        """Let others have their turn."""
+        ...
 
 
 class TlsStream(trio.abc.Stream):
@@ -63,12 +85,14 @@ class TlsStream(trio.abc.Stream):
         server_name: the name the client asked for (SNI), None when it sent none.
         peer_address: `host:port` of the other side, for logs.
         truncated: the peer ended TCP without TLS close-notify.
+        turns: asked before each read of the socket; None: a checkpoint is taken every `MAX_STEPS_PER_TURN` steps.
     """
 
     __slots__ = (
         "__weakref__",
         "_eof",
         "_incoming",
+        "_light",
         "_obj",
         "_outgoing",
         "_send_lock",
@@ -80,6 +104,7 @@ class TlsStream(trio.abc.Stream):
         "peer_address",
         "server_name",
         "truncated",
+        "turns",
     )
 
     def __init__(
@@ -115,6 +140,8 @@ class TlsStream(trio.abc.Stream):
         )
         self._send_lock = trio.Lock()
         self._steps = 0
+        self._light = True
+        self.turns: Turns | None = None
         self._eof = False
         self._tls_failure: ssl.SSLError | None = None
         self.identity: PeerIdentity | None = None
@@ -193,14 +220,14 @@ class TlsStream(trio.abc.Stream):
     # -- receiving
 
     @override
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:  # noqa: C901  a call more is felt by each message
         """Return plain bytes, as many as are here up to `max_bytes` (default 65536); `b""` when the peer is done.
 
         A peer that ends TCP without close-notify is also `b""`, with `truncated` set. This is not an open door:
         everything we speak on top (MQTT packets, frames, HTTP bodies) says its own length, so a cut is seen there.
 
-        *Cancellation.* Nothing is lost. There is a checkpoint only where the socket blocks and every
-        `MAX_STEPS_PER_TURN` steps.
+        *Cancellation.* Nothing is lost. There is a checkpoint only where the socket blocks, and
+        every `MAX_STEPS_PER_TURN` steps or when it is the turn of others.
 
         Raises:
             RemoteAlert: the peer ended TLS with an alert.
@@ -210,10 +237,10 @@ class TlsStream(trio.abc.Stream):
         limit = READ_BYTES if max_bytes is None else max_bytes
         if limit < 1:
             raise ValueError("`max_bytes` must be at least 1")
-        wire = self._wire
+        wire, turns = self._wire, self.turns
         self._steps += 1
         while True:
-            if self._steps > MAX_STEPS_PER_TURN:
+            if self._steps > MAX_STEPS_PER_TURN and turns is None:
                 self._steps = 0
                 await trio.lowlevel.checkpoint()
             if wire.ended is not None:
@@ -224,6 +251,10 @@ class TlsStream(trio.abc.Stream):
                 return b""
             if self._tls_failure is not None:
                 raise self._broken_by_tls(self._tls_failure) from self._tls_failure
+            if turns is not None and turns.clock() > turns.ends:
+                await turns.wait(light=self._light)
+                if wire.ended is not None:
+                    raise wire.ended()
             self._steps += 1
             encrypted = wire.receive_now()
             if encrypted is None:
@@ -231,6 +262,7 @@ class TlsStream(trio.abc.Stream):
                 await wire.wait_readable()
             elif encrypted:
                 self._incoming.write(encrypted)
+                self._light = len(encrypted) <= LIGHT_BYTES
             else:
                 self._eof = self.truncated = True
 

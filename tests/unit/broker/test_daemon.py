@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import gc
 import re
 import socket
 from pathlib import Path
 
 import pytest
 
-from broker.daemon import main, new_decision_id, split_address
+from broker.daemon import (
+    FULL_COLLECTION_AFTER,
+    main,
+    new_decision_id,
+    split_address,
+    tame_garbage_collector,
+)
 from broker.store import StoreError
 from certs.settings import SettingsError
 from gpu.bundle import shipped_bundle
@@ -86,3 +93,14 @@ def test_broker_with_a_wrong_configuration_does_not_start(tmp_path: Path) -> Non
     config.write_text('broker_id = "b"\n')
     with pytest.raises(SettingsError, match="listen_mqtts"):
         main(config)
+
+
+def test_collector_no_longer_looks_at_what_is_here_for_good() -> None:
+    before = gc.get_threshold()
+    try:
+        tame_garbage_collector()
+        assert gc.get_freeze_count() > 10_000
+        assert gc.get_threshold() == (*before[:2], FULL_COLLECTION_AFTER)
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)

@@ -123,6 +123,53 @@ async def test_receive_some_lets_others_run_after_some_reads(
             nursery.cancel_scope.cancel()
 
 
+class FewTurns:
+    """The others' time has always come; notes who asked, and lets them go on."""
+
+    def __init__(self) -> None:
+        self.ends = 0.0
+        self.light: list[bool] = []
+
+    def clock(self) -> float:
+        return 1.0
+
+    async def wait(self, *, light: bool) -> None:
+        self.light.append(light)
+        await trio.lowlevel.checkpoint()
+
+
+async def test_receive_some_waits_for_its_turn_before_each_read_of_the_socket(
+    client_context: ssl.SSLContext, server_context: ssl.SSLContext
+) -> None:
+    async with connected(client_context, server_context) as pair:
+        turns = pair.server.turns = FewTurns()
+        assert pair.client.send_now(bytes(20_000))
+        assert len(await pair.server.receive_some()) == 20_000
+        assert turns.light == [True]
+        assert pair.client.send_now(b"x")
+        assert await pair.server.receive_some() == b"x"
+        assert turns.light == [True, False], "the read before had brought much"
+        assert pair.client.send_now(b"y" * 20 * MAX_STEPS_PER_TURN)
+        for _ in range(20 * MAX_STEPS_PER_TURN):
+            await pair.server.receive_some(1)
+        assert turns.light == [True, False, True], "one read is one turn"
+
+
+async def test_stream_that_was_closed_while_it_waited_for_its_turn_says_so(
+    client_context: ssl.SSLContext, server_context: ssl.SSLContext
+) -> None:
+    async with connected(client_context, server_context) as pair:
+        pair.server.turns = FewTurns()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_expect_closed, pair.server)
+            pair.server.abort()
+
+
+async def _expect_closed(stream: TlsStream) -> None:
+    with pytest.raises(TransportClosed):
+        await stream.receive_some()
+
+
 async def test_send_now_keeps_what_the_kernel_does_not_take(
     client_context: ssl.SSLContext, server_context: ssl.SSLContext
 ) -> None:

@@ -38,7 +38,12 @@ class BrokerLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         stuck_consumer_s: seconds without any progress after which a subscriber is disconnected.
         max_queued_messages: QoS 1 and 2 messages waiting for one client, connected or not; more are dropped and counted.
         max_queued_session_bytes: bytes of the packets that may wait there.
+        max_stored_messages: messages of one kept session that wait in the store only, when its queue is full; 0: none.
+        max_stored_session_bytes: bytes of their packets.
+        max_message_age_s: seconds a QoS 1 or 2 message may wait for a client before it is dropped as expired, whatever
+            its publisher allows; 0: no bound but the publisher's.
         max_waiting_bytes: bytes waiting for all clients together; beyond it every queue counts as full.
+        max_waiting_bytes_per_principal: of them for the clients of one principal.
         receive_maximum: QoS 1 and 2 messages a client may have unacknowledged; told to it in CONNACK.
         topic_alias_maximum: topic aliases a client may use; told to it in CONNACK; 0: none.
         max_sessions: sessions, connected or not.
@@ -64,7 +69,11 @@ class BrokerLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     stuck_consumer_s: float = 30.0
     max_queued_messages: int = 10_000
     max_queued_session_bytes: int = 16_777_216
+    max_stored_messages: int = 100_000
+    max_stored_session_bytes: int = 268_435_456
+    max_message_age_s: float = 0.0
     max_waiting_bytes: int = 536_870_912
+    max_waiting_bytes_per_principal: int = 134_217_728
     receive_maximum: int = 1_024
     topic_alias_maximum: int = 16
     max_sessions: int = 100_000
@@ -235,6 +244,15 @@ def verify_limits(config: BrokerConfig) -> None:
     _within("limits.max_queued_bytes", limits.max_queued_bytes, 4_096, 1 << 30)
     _within("limits.max_queued_messages", limits.max_queued_messages, 1, 1_000_000)
     _within("limits.max_queued_session_bytes", limits.max_queued_session_bytes, 4_096, 1 << 40)
+    _within("limits.max_message_age_s", limits.max_message_age_s, 0, 0xFFFF_FFFF)
+    _within(
+        "limits.max_waiting_bytes_per_principal",
+        limits.max_waiting_bytes_per_principal,
+        1,
+        1 << 40,
+    )
+    _within("limits.max_stored_messages", limits.max_stored_messages, 0, 10_000_000)
+    _within("limits.max_stored_session_bytes", limits.max_stored_session_bytes, 0, 1 << 44)
     _within("limits.max_waiting_bytes", limits.max_waiting_bytes, 1 << 20, 1 << 40)
     _within("limits.topic_alias_maximum", limits.topic_alias_maximum, 0, 256)
     _within("limits.max_sessions", limits.max_sessions, 1, 10_000_000)

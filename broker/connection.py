@@ -427,7 +427,7 @@ class Connection:
             slow_consumer_s=limits.slow_consumer_s,
             stuck_consumer_s=limits.stuck_consumer_s,
             broken=lambda text: self.end(ReasonCode.UNSPECIFIED_ERROR, text),
-            budget=self._services.budget,
+            budget=self._services.budget.share(self.principal.name),
             aliases=Aliases(alias_maximum) if alias_maximum else None,
             turns=self._services.turns,
         )

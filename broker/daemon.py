@@ -169,14 +169,20 @@ class Broker:
         self._timings.registry.register(RoomCollector(self._sources()))
 
     def _connect_messaging(self) -> Messaging:
+        limits = self._config.limits
+        restored = Restored()
+        if self._store is not None:
+            restored = self._store.load(
+                most=limits.max_queued_messages, most_bytes=limits.max_queued_session_bytes
+            )
         return connect_messaging(
             self._routing,
             guard=self._guard,
             kernels=self._kernels,
-            limits=self._config.limits,
+            limits=limits,
             store=self._store or Volatile(),
             keeps_sessions=self._store is not None,
-            restored=Restored() if self._store is None else self._store.load(),
+            restored=restored,
             clock=wall_clock,
         )
 
@@ -295,6 +301,7 @@ class Broker:
         nursery.start_soon(self._guard.watch_contact, lambda: self._link.proved_at)
         messaging, routing = self._messaging, self._routing
         await nursery.start(routing.waiting.run)
+        await nursery.start(messaging.refiller.run)
         nursery.start_soon(messaging.registry.sweep)
         nursery.start_soon(routing.dead_letters.run, routing.router, messaging.publishing.messages)
         nursery.start_soon(DelayedPublisher(messaging.publishing, wall_clock).run)

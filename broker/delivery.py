@@ -3,7 +3,7 @@
 *Rules of this file.*
 
 - What does not fit the client's Receive Maximum waits in a queue bounded in messages and bytes; what does not fit
-  that is dropped and counted.
+  that waits in the store only, if the session is kept there (`broker.overflow`), or is dropped and counted.
 - A message waits for the disk before it is sent at QoS 2 to a session that outlives this process: after a crash its
   packet identifier would belong to another message, which the client would take for a duplicate.
 - What was queued under an older policy is weighed again before it is sent, so that a revoked grant stops it too.
@@ -18,6 +18,7 @@ from enum import Enum, auto
 from functools import partial
 from typing import TYPE_CHECKING
 
+from broker.overflow import SPILLED_BYTES, Overflow, Spilled
 from broker.records import QueuedRecord
 from mqtt.convert import number
 from mqtt.errors import ReasonCode
@@ -28,9 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from broker.durability import Durability
-    from broker.memory import MemoryBudget
+    from broker.memory import Share
     from broker.messages import Message, Messages
     from broker.outlet import Outlet
+    from broker.records import MessageRecord
     from broker.session import Session
     from mqtt.outgoing import Piece
     from mqtt.runs import Run
@@ -45,6 +47,7 @@ Lost = Callable[["Message", int, int, str], None]
 # who never acknowledge hold up nobody who does.
 FREE_IN_FLIGHT_BYTES = 65_536
 PARCEL_BYTES = 256  # of a place in the queue beside its packets; measured as 220
+NOT_WEIGHED = -1  # nobody weighed it under any policy of this life
 MOST_ADDED_BYTES = (
     1_024  # to a packet by its form: a shorter one need not be built to know that it fits
 )
@@ -87,10 +90,16 @@ class QueueLimits:
     Attributes:
         max_queued: messages that wait behind the window.
         max_queued_bytes: their size.
+        max_stored: messages that wait in the store only.
+        max_stored_bytes: their size.
+        max_age_s: seconds after which one that was never sent is not sent any more; 0: none.
     """
 
     max_queued: int
     max_queued_bytes: int
+    max_stored: int = 0
+    max_stored_bytes: int = 0
+    max_age_s: float = 0.0
 
 
 class Delivery:
@@ -98,6 +107,7 @@ class Delivery:
 
     Attributes:
         outgoing: the queue and the window.
+        overflow: what is in the store only; None when nothing is.
         session_id: the session's key in the store; 0 while it need not outlive this process.
         dropped: messages dropped because the queue was full, or too large for the client.
         expired: messages dropped because they expired in the queue.
@@ -111,6 +121,7 @@ class Delivery:
         "_lost",
         "_messages",
         "_outlet",
+        "_refill",
         "_store",
         "_unfinished_bytes",
         "_weigh",
@@ -118,6 +129,7 @@ class Delivery:
         "dropped",
         "expired",
         "outgoing",
+        "overflow",
         "session_id",
     )
 
@@ -127,12 +139,14 @@ class Delivery:
         store: Durability,
         *,
         limits: QueueLimits,
-        budget: MemoryBudget,
+        budget: Share,
         weigh: Callable[[Queued], Verdict],
         lost: Lost,
         hand_over: Callable[[Parcel[Queued]], None],
+        refill: Callable[[Delivery], bool],
         session_id: int = 0,
         outgoing: Outgoing[Queued] | None = None,
+        overflow: Overflow | None = None,
     ) -> None:
         """Start without a connection.
 
@@ -140,12 +154,14 @@ class Delivery:
             messages: keeps what must outlive the process.
             store: records the queue of such a session.
             limits: how much may wait.
-            budget: the ceiling over all that waits.
+            budget: the ceilings over all that waits.
             weigh: whether the session may still read a message; after `WAIT` it pumps when it knows.
             lost: told of all messages dropped.
             hand_over: gives messages of a shared subscription to other members of it.
+            refill: has messages read back from the store, false when that cannot be.
             session_id: see there.
             outgoing: what an earlier life left.
+            overflow: what of it is in the store only.
         """
         self._messages = messages
         self._store = store
@@ -155,9 +171,11 @@ class Delivery:
         self._weigh = weigh
         self._lost = lost
         self._hand_over = hand_over
+        self._refill = refill
         self.session_id = session_id
         self.outgoing: Outgoing[Queued] = Outgoing() if outgoing is None else outgoing
-        self._unfinished_bytes = _size(self.outgoing)
+        self.overflow = overflow
+        self._unfinished_bytes = self._size()
         self._outlet: Outlet | None = None
         self._window = 0
         self.dropped = 0
@@ -195,10 +213,12 @@ class Delivery:
         """
         size = count * queued.message.run.stride
         outgoing = self.outgoing
-        if not self._fits(count, size):
-            self.dropped += count
-            self._lost(queued.message, first, count, "queue full")
-            return False
+        if (
+            self.overflow is not None
+            or not self._fits(count, size)
+            or (self.session_id and self._budget.pressed and self._can_wait(queued, count, size))
+        ):
+            return self._spill(queued, qos, first, count)
         parcel = Parcel(content=queued, first=first, count=count, qos=qos, size_bytes=size)
         outgoing.add(parcel)
         self._unfinished_bytes += PARCEL_BYTES + size
@@ -216,6 +236,11 @@ class Delivery:
             and not self._budget.spent
         )
 
+    def _can_wait(self, queued: Queued, count: int, size: int) -> bool:
+        """Whether messages that would wait in memory may wait in the store instead."""
+        leaves_at_once = self._outlet is not None and not self.outgoing.queued
+        return not leaves_at_once and self._may_spill(queued, Overflow(), count, size)
+
     def _keep(self, parcel: Parcel[Queued]) -> None:
         self._record(parcel)
         if parcel.qos == QOS_2:
@@ -227,14 +252,24 @@ class Delivery:
         self._store.put_queued(self._row(parcel))
 
     def _row(self, parcel: Parcel[Queued]) -> QueuedRecord:
-        queued = parcel.content
+        return self._row_of(
+            parcel.content,
+            sequence=parcel.sequence,
+            qos=parcel.qos,
+            first=parcel.first,
+            count=parcel.count,
+        )
+
+    def _row_of(
+        self, queued: Queued, *, sequence: int, qos: int, first: int, count: int
+    ) -> QueuedRecord:
         return QueuedRecord(
             session_id=self.session_id,
-            sequence=parcel.sequence,
-            count=parcel.count,
+            sequence=sequence,
+            count=count,
             message_id=queued.message.stored_as,
-            first=parcel.first,
-            qos=parcel.qos,
+            first=first,
+            qos=qos,
             retain=queued.retain,
             identifiers=queued.identifiers,
             group=queued.group,
@@ -246,6 +281,107 @@ class Delivery:
             return
         parcel.held = False
         self.pump_and_flush()
+
+    # ---- in the store only ---------------------------------------------------------------------
+
+    def _spill(self, queued: Queued, qos: int, first: int, count: int) -> bool:
+        """Put messages behind all others, in the store only; drop what does not fit there either."""
+        message = queued.message
+        size = count * message.run.stride
+        overflow = self.overflow or Overflow()
+        if not self._may_spill(queued, overflow, count, size):
+            self.dropped += count
+            self._lost(message, first, count, "queue full")
+            return False
+        self.overflow = overflow
+        self._messages.need(message)
+        spilled = Spilled(self.outgoing.reserve(count), count, message.stored_as, size)
+        self._store.put_queued(
+            self._row_of(queued, sequence=spilled.sequence, qos=qos, first=first, count=count)
+        )
+        self._messages.spill(message)
+        overflow.add(spilled)
+        self._unfinished_bytes += SPILLED_BYTES
+        self._store.when_durable(partial(self._spilled, overflow, spilled.end))
+        return self.pump()
+
+    def _may_spill(self, queued: Queued, overflow: Overflow, count: int, size: int) -> bool:
+        # What came by a shared subscription can go to another member, but not from there.
+        return (
+            self.session_id != 0
+            and not queued.group
+            and not self._store.failing
+            and not self._budget.spent
+            and overflow.messages + count <= self._limits.max_stored
+            and overflow.bytes + size <= self._limits.max_stored_bytes
+        )
+
+    def _spilled(self, overflow: Overflow, end: int, durable: bool) -> None:  # noqa: FBT001  a callback's one fact
+        if not durable:
+            self._store.when_durable(partial(self._spilled, overflow, end))
+            return
+        overflow.durable_below = end
+        if overflow is self.overflow:
+            self._read_back()
+
+    def _read_back(self) -> None:
+        """Have the next messages read back, if there is room."""
+        overflow = self.overflow
+        if overflow is not None and not overflow.reading and self.wanted():
+            overflow.reading = self._refill(self)
+
+    def wanted(self) -> list[Spilled]:
+        """What is to be read back now; nothing when less than half of the queue is free, or nobody is there."""
+        overflow, outgoing, limits = self.overflow, self.outgoing, self._limits
+        if overflow is None or self._outlet is None or self.backlogged:
+            return []
+        return overflow.next(
+            limits.max_queued - outgoing.queued, limits.max_queued_bytes - outgoing.queued_bytes
+        )
+
+    def bring(
+        self,
+        wanted: Sequence[Spilled],
+        rows: dict[int, QueuedRecord],
+        messages: dict[int, MessageRecord],
+    ) -> None:
+        """Put what was read back at the end of the queue, and send what may be sent.
+
+        Raises:
+            StoreDamaged: what was read is no message; those before it were taken.
+        """
+        overflow = self.overflow
+        if overflow is None:  # the session has ended
+            return
+        for spilled in wanted:
+            row = rows[spilled.sequence]
+            message = self._messages.bring(messages[spilled.message_id])
+            queued = Queued(
+                message=message,
+                retain=row.retain,
+                identifiers=row.identifiers,
+                group=row.group,
+                weighed=NOT_WEIGHED,
+            )
+            parcel = Parcel(
+                content=queued,
+                first=row.first,
+                count=row.count,
+                qos=row.qos,
+                size_bytes=spilled.size_bytes,
+                sequence=spilled.sequence,
+            )
+            self.outgoing.bring(parcel, overflow.take(spilled))
+            self._unfinished_bytes += PARCEL_BYTES + spilled.size_bytes - SPILLED_BYTES
+        overflow.reading = False
+        if not len(overflow):
+            self.overflow = None
+        self.pump_and_flush()
+
+    def bring_nothing(self) -> None:
+        """Note that nothing is being read any more."""
+        if self.overflow is not None:
+            self.overflow.reading = False
 
     # ---- sending -------------------------------------------------------------------------------
 
@@ -260,7 +396,8 @@ class Delivery:
     @property
     def _beyond_ceiling(self) -> bool:
         """True when the ceiling of the broker is passed and so much is not acknowledged that nothing more may be sent."""
-        in_flight_bytes = self._unfinished_bytes - self.outgoing.queued_bytes
+        waiting_bytes = self.outgoing.queued_bytes + self._spilled_bytes
+        in_flight_bytes = self._unfinished_bytes - waiting_bytes
         return in_flight_bytes > FREE_IN_FLIGHT_BYTES and self._budget.spent
 
     def pump(self) -> bool:
@@ -295,12 +432,24 @@ class Delivery:
                 touched = outlet.put_control(self._bytes(piece, outlet)) or touched
         outlet.note_backlog(self.backlogged)
         self._count_bytes()
+        if self.overflow is not None:
+            self._read_back()
         return touched
+
+    def _size(self) -> int:
+        """What is unfinished takes in memory."""
+        size = sum(PARCEL_BYTES + parcel.size_bytes for parcel in self.outgoing.parcels())
+        return size + self._spilled_bytes
+
+    @property
+    def _spilled_bytes(self) -> int:
+        return 0 if self.overflow is None else len(self.overflow) * SPILLED_BYTES
 
     def _count_bytes(self) -> None:
         """Tell the ceiling over all queues what waits in this one, for its turn or for an acknowledgement."""
         waiting = self._unfinished_bytes
         self._budget.used_bytes += waiting - self._counted_bytes
+        self._budget.total.used_bytes += waiting - self._counted_bytes
         self._counted_bytes = waiting
 
     def pump_and_flush(self) -> None:
@@ -314,11 +463,7 @@ class Delivery:
         fresh = self.outgoing.head_is_fresh
         if not fresh and self.outgoing.is_released(head.sequence + head.sent):
             return Verdict.SEND, ""  # PUBREL says nothing of the message
-        if (
-            fresh
-            and queued.message.expires_at is not None
-            and (queued.message.expired(self._messages.clock()))
-        ):
+        if fresh and self._expired(queued.message):
             return Verdict.DROP, EXPIRED
         if self._too_large(head, outlet):
             return Verdict.DROP, TOO_LARGE  # as if it was delivered (3.1.2-25)
@@ -326,6 +471,14 @@ class Delivery:
         if verdict is Verdict.PASS_ON and not fresh:
             verdict = Verdict.DROP  # it may have been sent, so no other member gets it
         return verdict, DENIED
+
+    def _expired(self, message: Message) -> bool:
+        """Whether its publisher's interval, or the longest we keep messages, is over."""
+        age_s = self._limits.max_age_s
+        if message.expires_at is None and not age_s:
+            return False
+        now = self._messages.clock()
+        return message.expired(now) or bool(age_s and now - message.received_at >= age_s)
 
     def _too_large(self, parcel: Parcel[Queued], outlet: Outlet) -> bool:
         """Whether the client does not take packets of this size (3.1.2-24)."""
@@ -477,7 +630,7 @@ class Delivery:
         if self.session_id:
             self._rewrite(before, [p for p in self.outgoing.parcels() if p.content.group == group])
             self._settle(finished)
-        self._unfinished_bytes = _size(self.outgoing)
+        self._unfinished_bytes = self._size()
         self._count_bytes()
         return taken
 
@@ -496,14 +649,13 @@ class Delivery:
         if self.session_id:
             for parcel in self.outgoing.parcels():
                 self._messages.release(parcel.content.message)
+            for spilled in self.overflow.entries() if self.overflow is not None else ():
+                self._messages.release_spilled(spilled.message_id)
         self.outgoing = Outgoing()
+        self.overflow = None
         self._unfinished_bytes = 0
         self.session_id = 0
         self._count_bytes()
-
-
-def _size(outgoing: Outgoing[Queued]) -> int:
-    return sum(PARCEL_BYTES + parcel.size_bytes for parcel in outgoing.parcels())
 
 
 def _unknown(packet_id: int, version: Version) -> bytes:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from typing_extensions import override
 
+from broker.store_schema import StoreUnusable
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from broker.records import (
         DelayedRecord,
@@ -99,6 +101,16 @@ class Durability(Protocol):
         """Call back once all that was recorded so far is on disk (True), or cannot be written now (False)."""
         ...
 
+    async def fetch(
+        self, session_id: int, sequences: Sequence[int], message_ids: Iterable[int]
+    ) -> tuple[dict[int, QueuedRecord], dict[int, MessageRecord]]:
+        """Read what is on disk of a session's queue, see `broker.store_fetch`.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        ...
+
 
 class Volatile(Durability):
     """No store: nothing is recorded, and everything is as durable as it will ever be."""
@@ -159,3 +171,9 @@ class Volatile(Durability):
     @override
     def when_durable(self, callback: Callable[[bool], None]) -> None:
         callback(True)  # noqa: FBT003  a callback's one fact
+
+    @override
+    async def fetch(
+        self, session_id: int, sequences: Sequence[int], message_ids: Iterable[int]
+    ) -> tuple[dict[int, QueuedRecord], dict[int, MessageRecord]]:
+        raise StoreUnusable("nothing is kept without a `[store]`")

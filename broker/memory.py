@@ -1,11 +1,13 @@
-"""The ceiling over all that waits for clients, and what happens at it.
+"""The ceilings over all that waits for clients, and what happens at them.
 
 Every queue has a bound of its own; a thousand stuck clients together would still hold a thousand times that. So all
-queues count here too, and while the ceiling is passed publishers are paused and then messages dropped, as if the
-queue concerned were full.
+queues count here too, each in the share of its principal: while a share or the whole is spent, publishers are paused and
+then messages dropped, as if the queue concerned were full. One principal's clients do not use up what others need.
 """
 
 from __future__ import annotations
+
+from weakref import WeakValueDictionary
 
 from typing_extensions import override
 
@@ -15,22 +17,67 @@ class MemoryBudget:
 
     Args:
         ceiling_bytes: from here on every queue counts as full.
+        share_bytes: the same for the queues of one principal; the ceiling if None.
 
     Attributes:
         used_bytes: what waits now; a message waiting for several sessions counts for each.
     """
 
-    __slots__ = ("ceiling_bytes", "used_bytes")
-
-    def __init__(self, ceiling_bytes: int) -> None:
+    def __init__(self, ceiling_bytes: int, share_bytes: int | None = None) -> None:
         self.ceiling_bytes = ceiling_bytes
         self.used_bytes = 0
+        self._share_bytes = ceiling_bytes if share_bytes is None else share_bytes
+        self._shares: WeakValueDictionary[str, Share] = WeakValueDictionary()
 
     @override
     def __repr__(self) -> str:
         return f"<MemoryBudget {self.used_bytes} of {self.ceiling_bytes} bytes>"
 
+    def share(self, principal: str) -> Share:
+        """The share of a principal, one for all its queues; it lives as long as one of them."""
+        share = self._shares.get(principal)
+        if share is None:
+            share = self._shares[principal] = Share(self, self._share_bytes)
+        return share
+
+    @property
+    def spent_shares(self) -> int:
+        """Principals whose share is spent."""
+        return sum(share.used_bytes > share.ceiling_bytes for share in self._shares.values())
+
+
+class Share:
+    """What waits for the clients of one principal, or of whoever else has a ceiling of its own.
+
+    Whoever adds to `used_bytes` adds the same to `total.used_bytes`; a call of its own for that would be felt.
+
+    Attributes:
+        total: the budget it is a share of.
+        ceiling_bytes: from here on every queue in it counts as full.
+        used_bytes: what waits now.
+    """
+
+    __slots__ = ("__weakref__", "ceiling_bytes", "total", "used_bytes")
+
+    def __init__(self, total: MemoryBudget, ceiling_bytes: int) -> None:
+        self.total = total
+        self.ceiling_bytes = ceiling_bytes
+        self.used_bytes = 0
+
+    @override
+    def __repr__(self) -> str:
+        return f"<Share {self.used_bytes} of {self.ceiling_bytes} bytes, of {self.total!r}>"
+
+    @property
+    def pressed(self) -> bool:
+        """Whether half of it or of the total is used: what can wait elsewhere should."""
+        total = self.total
+        return (
+            self.used_bytes * 2 > self.ceiling_bytes or total.used_bytes * 2 > total.ceiling_bytes
+        )
+
     @property
     def spent(self) -> bool:
-        """Whether the ceiling is passed."""
-        return self.used_bytes > self.ceiling_bytes
+        """Whether its ceiling or that of the total is passed."""
+        total = self.total
+        return self.used_bytes > self.ceiling_bytes or total.used_bytes > total.ceiling_bytes

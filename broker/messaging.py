@@ -11,6 +11,7 @@ from broker.delivery import QueueLimits
 from broker.groups import GroupStrategy
 from broker.memory import MemoryBudget
 from broker.messages import Messages
+from broker.overflow import Refiller
 from broker.publishing import Publishing
 from broker.registry import Registry, RegistryLimits
 from broker.restore import Restorer
@@ -64,6 +65,7 @@ class Messaging:
     registry: Registry
     store: Durability
     budget: MemoryBudget
+    refiller: Refiller
 
 
 def connect_messaging(
@@ -89,7 +91,8 @@ def connect_messaging(
         restored: what it held.
         clock: seconds since the epoch.
     """
-    budget = MemoryBudget(limits.max_waiting_bytes)
+    budget = MemoryBudget(limits.max_waiting_bytes, limits.max_waiting_bytes_per_principal)
+    refiller = Refiller(store)
     messages = Messages(store, clock=clock, next_id=restored.next_message_id)
     publishing = Publishing(
         guard=guard,
@@ -118,11 +121,15 @@ def connect_messaging(
         limits=QueueLimits(
             max_queued=limits.max_queued_messages,
             max_queued_bytes=limits.max_queued_session_bytes,
+            max_stored=limits.max_stored_messages,
+            max_stored_bytes=limits.max_stored_session_bytes,
+            max_age_s=limits.max_message_age_s,
         ),
         budget=budget,
         open_cache=guard.authorizer.open,
         lost=routing.dead_letters.add,
         hand_over=routing.router.hand_over,
+        refill=refiller.refill,
     )
     registry = Registry(
         limits=RegistryLimits(
@@ -144,5 +151,10 @@ def connect_messaging(
         delayed=publishing.delayed,
     )
     return Messaging(
-        routing=routing, publishing=publishing, registry=registry, store=store, budget=budget
+        routing=routing,
+        publishing=publishing,
+        registry=registry,
+        store=store,
+        budget=budget,
+        refiller=refiller,
     )

@@ -235,15 +235,24 @@ class RoomCollector(Collector):
         yield _counter(
             "stockade_sessions_expired", "Sessions whose time was over", registry.expired
         )
-        queued = in_flight = 0
+        queued = in_flight = stored = stored_bytes = 0
         for session in sessions:
             queued += session.delivery.outgoing.queued
             in_flight += session.delivery.outgoing.in_flight
+            if session.delivery.overflow is not None:
+                stored += session.delivery.overflow.messages
+                stored_bytes += session.delivery.overflow.bytes
         yield _gauge("stockade_messages_queued", "QoS 1 and 2 messages waiting", queued)
+        yield _gauge("stockade_messages_stored", "Of a full queue, in the store only", stored)
+        yield _gauge("stockade_messages_stored_bytes", "Their size", stored_bytes)
+        failures = self._from.messaging.refiller.failures
+        yield _counter("stockade_store_failed_reads", "Queues not read back at once", failures)
         yield _gauge("stockade_messages_in_flight", "Sent and not acknowledged", in_flight)
         yield _gauge(
             "stockade_waiting_bytes", "Waiting for clients", self._from.messaging.budget.used_bytes
         )
+        spent = self._from.messaging.budget.spent_shares
+        yield _gauge("stockade_spent_shares", "Principals for whom too much waits", spent)
         yield _gauge("stockade_retained_messages", "Retained", len(publishing.retained))
         yield _gauge("stockade_retained_bytes", "Their size", publishing.retained.bytes)
         yield _gauge("stockade_delayed_messages", "To be published", len(publishing.delayed))

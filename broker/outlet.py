@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from broker.aliases import Aliases
-    from broker.memory import MemoryBudget
+    from broker.memory import Share
     from broker.turns import Turns
     from mqtt.packets import Version
 
@@ -77,6 +77,7 @@ class Outlet:
         "_room",
         "_slow_consumer_s",
         "_stuck_consumer_s",
+        "_total",
         "_touched",
         "_turns",
         "_wake",
@@ -100,7 +101,7 @@ class Outlet:
         slow_consumer_s: float,
         stuck_consumer_s: float,
         broken: Callable[[str], None],
-        budget: MemoryBudget,
+        budget: Share,
         turns: Turns,
         aliases: Aliases | None = None,
     ) -> None:
@@ -114,7 +115,7 @@ class Outlet:
             slow_consumer_s: seconds publishers wait before the outlet turns lossy.
             stuck_consumer_s: seconds one piece may take before the client is given up.
             broken: called once with the reason when the client must be disconnected.
-            budget: the ceiling over all that waits.
+            budget: the ceilings over all that waits.
             turns: of the event loop.
             aliases: the topic aliases the client allows.
         """
@@ -126,6 +127,7 @@ class Outlet:
         self._stuck_consumer_s = stuck_consumer_s
         self._broken = broken
         self._budget = budget
+        self._total = budget.total
         self._turns = turns
         self.aliases = aliases
         self.backlogged = False
@@ -167,6 +169,7 @@ class Outlet:
         self._parts.append(data)
         self.queued_bytes += len(data)
         self._budget.used_bytes += len(data)
+        self._total.used_bytes += len(data)
         if self._touched:
             return False
         self._touched = True
@@ -181,6 +184,7 @@ class Outlet:
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
         self._budget.used_bytes -= self.queued_bytes
+        self._total.used_bytes -= self.queued_bytes
         self.queued_bytes = 0
         self.sent_bytes += len(data)
         try:
@@ -285,6 +289,7 @@ class Outlet:
         del parts[:taken]
         self.queued_bytes -= size
         self._budget.used_bytes -= size
+        self._total.used_bytes -= size
         self.sent_bytes += size
         self._let_in()
         return piece
@@ -313,6 +318,7 @@ class Outlet:
         self._released = True
         self._parts.clear()
         self._budget.used_bytes -= self.queued_bytes
+        self._total.used_bytes -= self.queued_bytes
         self.queued_bytes = 0
         self.backlogged = False
         if self._room is not None:

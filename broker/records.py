@@ -124,6 +124,27 @@ class QueuedRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SpilledRecord:
+    """A row of a queue that a start left in the store, because more stands before it than memory is to hold.
+
+    Attributes:
+        session_id: whose.
+        sequence: of the first of its messages.
+        count: how many.
+        message_id: where their packets are.
+        size_bytes: of these packets.
+        message_bytes: of all packets there.
+    """
+
+    session_id: int
+    sequence: int
+    count: int
+    message_id: int
+    size_bytes: int
+    message_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetainedRecord:
     """The retained message of a topic; its message is one packet."""
 
@@ -144,6 +165,8 @@ class Restored:
     """Everything a store held, as one start finds it; each in the order of its keys.
 
     Attributes:
+        messages: those that something here refers to.
+        spilled: what of the queues was left in the store.
         released: (session, sequence) of QoS 2 messages whose PUBREC came.
         received: (session, packet identifier) of QoS 2 messages taken whose PUBREL has not come.
         next_session_id: no session had this or a later id.
@@ -154,6 +177,7 @@ class Restored:
     subscriptions: tuple[SubscriptionRecord, ...] = ()
     messages: tuple[MessageRecord, ...] = ()
     queued: tuple[QueuedRecord, ...] = ()
+    spilled: tuple[SpilledRecord, ...] = ()
     released: tuple[tuple[int, int], ...] = ()
     received: tuple[tuple[int, int], ...] = ()
     retained: tuple[RetainedRecord, ...] = ()

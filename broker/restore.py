@@ -6,32 +6,29 @@ becomes due, its expiry runs. What may have been sent to it is sent again with D
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, TypeVar
 
 from acl.model import Principal
-from broker.delivery import Queued
-from broker.messages import Message
+from broker.delivery import NOT_WEIGHED, Queued
+from broker.messages import message_of
+from broker.overflow import Overflow, Spilled
 from broker.router import Subscribed
 from broker.session import Session
-from broker.store_schema import StoreDamaged
-from mqtt.errors import MqttError
 from mqtt.incoming import Incoming
 from mqtt.outgoing import Outgoing, Parcel
-from mqtt.runs import Run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from broker.delayed import Delayed
     from broker.messages import Messages
-    from broker.records import MessageRecord, QueuedRecord, Restored, SessionRecord
+    from broker.records import QueuedRecord, Restored, SessionRecord, SpilledRecord
     from broker.registry import Registry
     from broker.retained import Retained
     from broker.session import Rooms
 
 T = TypeVar("T")
-
-OLDER_POLICY = -1  # what waits in a queue was weighed in an earlier life
 
 
 class Restorer:
@@ -46,9 +43,14 @@ class Restorer:
     def __init__(self, restored: Restored, messages: Messages, *, now: float) -> None:
         self._rows = restored
         self._now = now
-        self._messages = {each.message_id: _message(each) for each in restored.messages}
+        self._messages = {each.message_id: message_of(each) for each in restored.messages}
         for message_id, message in self._messages.items():
             messages.restored(message, message_id)
+        needed_by = Counter(each.message_id for each in restored.spilled)
+        for each in restored.spilled:
+            if (number := needed_by.pop(each.message_id, 0)) > 0:
+                here = self._messages.get(each.message_id)
+                messages.spilled(each.message_id, number, each.message_bytes, here)
 
     def restore(
         self, *, rooms: Rooms, registry: Registry, retained: Retained, delayed: Delayed
@@ -69,6 +71,7 @@ class Restorer:
         released = _by_session(self._rows.released)
         received = _by_session(self._rows.received)
         subscriptions = _by_session((each.session_id, each) for each in self._rows.subscriptions)
+        spilled = _by_session((each.session_id, each) for each in self._rows.spilled)
         for record in self._rows.sessions:
             key = record.session_id
             session = Session(
@@ -76,7 +79,10 @@ class Restorer:
                 record.client_id,
                 rooms,
                 session_id=key,
-                outgoing=self._outgoing(record, queued.get(key, []), released.get(key, [])),
+                outgoing=self._outgoing(
+                    record, queued.get(key, []), released.get(key, []), spilled.get(key, [])
+                ),
+                overflow=_overflow(spilled.get(key, [])),
                 incoming=Incoming(received.get(key, ())),
             )
             self._begin_absence(session, record)
@@ -103,9 +109,14 @@ class Restorer:
             session.will_at = session.ended_at + min(record.will.delay_s, record.expiry_s)
 
     def _outgoing(
-        self, record: SessionRecord, queued: list[QueuedRecord], released: list[int]
+        self,
+        record: SessionRecord,
+        queued: list[QueuedRecord],
+        released: list[int],
+        spilled: list[SpilledRecord],
     ) -> Outgoing[Queued]:
-        end = max([record.settled_below, *(row.sequence + row.count for row in queued)])
+        rows: list[QueuedRecord | SpilledRecord] = [*queued, *spilled]
+        end = max([record.settled_below, *(row.sequence + row.count for row in rows)])
         fresh_from = end if record.ended_at is None else record.next_sequence
         outgoing: Outgoing[Queued] = Outgoing(max(end, fresh_from), fresh_from=fresh_from)
         for row in sorted(queued, key=_sequence):
@@ -119,7 +130,7 @@ class Restorer:
                     retain=row.retain,
                     identifiers=row.identifiers,
                     group=row.group,
-                    weighed=OLDER_POLICY,
+                    weighed=NOT_WEIGHED,
                 ),
                 first=row.first,
                 count=row.count,
@@ -132,24 +143,16 @@ class Restorer:
                 settled_below=record.settled_below,
                 released=[s for s in released if row.sequence <= s < row.sequence + row.count],
             )
+        if spilled:
+            outgoing.elsewhere_from = spilled[0].sequence
         return outgoing
 
 
-def _message(record: MessageRecord) -> Message:
-    stride = len(record.data) // record.count
-    try:
-        first = Run.parse(record.data[:stride], record.version)
-        run = first if record.count == 1 else first.repeated(record.data, record.count)
-    except MqttError as error:
-        raise StoreDamaged(
-            f"message {record.message_id} of the store is no MQTT packet: {error};"
-            " start with the version that wrote it, or move the store away"
-        ) from error
-    return Message(
-        run,
-        publisher=Principal(record.publisher, record.publisher_kind),
-        received_at=record.received_at,
-        expires_at=record.expires_at,
+def _overflow(spilled: list[SpilledRecord]) -> Overflow | None:
+    if not spilled:
+        return None
+    return Overflow(
+        [Spilled(each.sequence, each.count, each.message_id, each.size_bytes) for each in spilled]
     )
 
 

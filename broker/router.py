@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from broker.delivery import Queued
+from broker.delivery import NOT_WEIGHED, Queued
 from broker.groups import SHARED_PREFIX, Group, GroupStrategy
 from mqtt.convert import aliased, variant
 from mqtt.names import TopicTree
@@ -43,7 +43,6 @@ MAX_ROUTES_BYTES = 64 << 20  # the same for its memory: topics are as long as th
 ROUTE_BYTES = 1_300  # of a route beside its topic and targets, its place in the tree included
 TARGET_BYTES = 100  # of one session on it; measured as 90
 MAX_LANES = 4_096  # different sets of outlets remembered
-NOT_WEIGHED = -1  # under no count of policy changes
 MAX_REBUILDS = (
     5  # times a route is built again because policy changed meanwhile; then nobody gets it
 )

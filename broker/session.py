@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from broker.memory import MemoryBudget
     from broker.messages import Messages
     from broker.outlet import Outlet
+    from broker.overflow import Overflow
     from broker.records import WillRecord
     from broker.router import Subscribed
     from cache.connection import ConnectionCache
@@ -87,6 +88,7 @@ class Rooms:
     open_cache: Callable[[Principal], ConnectionCache]
     lost: Lost
     hand_over: Callable[[Parcel[Queued]], None]
+    refill: Callable[[Delivery], bool]
 
 
 class Session:
@@ -113,6 +115,7 @@ class Session:
         *,
         session_id: int = 0,
         outgoing: Outgoing[Queued] | None = None,
+        overflow: Overflow | None = None,
         incoming: Incoming | None = None,
     ) -> None:
         """Make a session without a connection.
@@ -123,6 +126,7 @@ class Session:
             rooms: what it needs.
             session_id: its key in the store, if it is there.
             outgoing: its queue of an earlier life.
+            overflow: what of it is in the store only.
             incoming: what it had received.
         """
         self.principal = principal
@@ -139,11 +143,13 @@ class Session:
             rooms.messages,
             rooms.store,
             limits=rooms.limits,
-            budget=rooms.budget,
+            budget=rooms.budget.share(principal.name),
             weigh=self._weigh,
             lost=rooms.lost,
             hand_over=rooms.hand_over,
+            refill=rooms.refill,
             outgoing=outgoing,
+            overflow=overflow,
         )
         self.connection: Serving | None = None
         self.outlet: Outlet | None = None

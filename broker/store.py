@@ -26,6 +26,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from enum import StrEnum
+from math import inf
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 import structlog
@@ -33,18 +34,19 @@ import trio
 from typing_extensions import override
 
 from broker.store_batch import Batch
+from broker.store_fetch import fetch
 from broker.store_load import load
 from broker.store_open import open_database
 from broker.store_recorder import Recorder
-from broker.store_schema import StoreError
+from broker.store_schema import StoreError, StoreUnusable
 from broker.store_write import write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
     from typing import Self
 
-    from broker.records import Restored
+    from broker.records import MessageRecord, QueuedRecord, Restored
     from broker.store_schema import Database
 
 __all__ = ["Store", "StoreError", "SyncMode"]
@@ -137,13 +139,17 @@ class Store(Recorder):
             f"<Store {self._database.path} {self._sync} {state}, {self.pending_rows} rows pending>"
         )
 
-    def load(self) -> Restored:
+    def load(self, *, most: float = inf, most_bytes: float = inf) -> Restored:
         """Return everything, verified; before anything is recorded. Blocks.
+
+        Args:
+            most: messages of one queue that are to be in memory; what stands behind them is left here.
+            most_bytes: of their packets.
 
         Raises:
             StoreError: a row is not what was written, or SQLite refuses.
         """
-        restored, repairs = load(self._database)
+        restored, repairs = load(self._database, most=most, most_bytes=most_bytes)
         if repairs:
             log.warning("store repaired", path=str(self._database.path), rows=repairs)
         return restored
@@ -152,6 +158,29 @@ class Store(Recorder):
         """Close a store that `run` never ran for, or has ended for; what was recorded since is lost. Blocks."""
         self._closed = True
         self._database.connection.close()
+
+    async def fetch(
+        self, session_id: int, sequences: Sequence[int], message_ids: Iterable[int]
+    ) -> tuple[dict[int, QueuedRecord], dict[int, MessageRecord]]:
+        """Read messages of a queue that are on disk, between two commits.
+
+        Args:
+            session_id: whose queue.
+            sequences: the numbers that its rows begin with, at least one, in order.
+            message_ids: which messages.
+
+        Returns:
+            the rows by the number they begin with, and the messages by their key.
+
+        Raises:
+            StoreError: the store is closed, damaged, or its disk does not answer.
+        """
+        if self._closed:
+            await trio.lowlevel.checkpoint()
+            raise StoreUnusable("the store is closed")
+        return await self._in_thread(
+            fetch, self._database, session_id, sequences, tuple(message_ids)
+        )
 
     # ---- state ---------------------------------------------------------------------------------
 

@@ -108,6 +108,7 @@ class Outgoing(Generic[T]):
         fresh_from: messages with this or a later number were never sent; None: `next_sequence`.
 
     Attributes:
+        elsewhere_from: number of the first message that waits elsewhere, see `reserve`; None when none does.
         in_flight: messages sent on this connection and not finished.
         queued: messages not sent on this connection and not finished.
         queued_bytes: size of the parcels that are not wholly sent on it.
@@ -119,6 +120,7 @@ class Outgoing(Generic[T]):
         "_released",
         "_sent",
         "_unsent",
+        "elsewhere_from",
         "in_flight",
         "next_sequence",
         "queued",
@@ -134,6 +136,7 @@ class Outgoing(Generic[T]):
         # Numbers below it may have been sent on an earlier connection.
         self._fresh_from = next_sequence if fresh_from is None else fresh_from
         self.next_sequence = next_sequence
+        self.elsewhere_from: int | None = None
         self.in_flight = 0
         self.queued = 0
         self.queued_bytes = 0
@@ -150,7 +153,9 @@ class Outgoing(Generic[T]):
     def low(self) -> int:
         """The lowest number that is not finished; `next_sequence` when all are."""
         first = self._first()
-        return self.next_sequence if first is None else first.sequence + first.settled
+        if first is not None:
+            return first.sequence + first.settled
+        return self.next_sequence if self.elsewhere_from is None else self.elsewhere_from
 
     def _first(self) -> Parcel[T] | None:
         parcels = self._sent or self._unsent
@@ -217,6 +222,32 @@ class Outgoing(Generic[T]):
         self._unsent.append(parcel)
         self.queued += parcel.count - parcel.settled
         self.queued_bytes += parcel.size_bytes
+
+    def reserve(self, count: int) -> int:
+        """Number messages that the caller keeps elsewhere, behind all that are here.
+
+        INVARIANT: while some wait elsewhere nothing is added here; `bring` brings them, in order.
+
+        Returns:
+            the number of the first of them.
+        """
+        first = self.next_sequence
+        self.next_sequence += count
+        if self.elsewhere_from is None:
+            self.elsewhere_from = first
+        return first
+
+    def bring(self, parcel: Parcel[T], elsewhere_from: int | None) -> None:
+        """Put messages that waited elsewhere at the end, under the numbers they have.
+
+        Args:
+            parcel: with its `sequence`.
+            elsewhere_from: number of the first message that still waits there; None: it was the last.
+        """
+        self._unsent.append(parcel)
+        self.queued += parcel.count
+        self.queued_bytes += parcel.size_bytes
+        self.elsewhere_from = elsewhere_from
 
     # -- sending
 

@@ -391,6 +391,7 @@ async def running_broker(
         await nursery.start(broker.authorizer.run)
         await nursery.start(broker.kernels.run)
         await nursery.start(broker.routing.waiting.run)
+        await nursery.start(broker.messaging.refiller.run)
         broker.guard.on_contact(True, "")  # noqa: FBT003  the callback's one fact
         broker.change_rules(broker.authority.rules)
         yield broker

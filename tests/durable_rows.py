@@ -5,9 +5,10 @@ It keeps what the real store would give back after a restart; `tests/property/te
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+import trio
 from typing_extensions import override
 
 from broker.durability import Volatile
@@ -74,6 +75,14 @@ class Rows(Volatile):
             next_session_id=self.last_session_id + 1,
             next_message_id=self.last_message_id + 1,
         )
+
+    @override
+    async def fetch(
+        self, session_id: int, sequences: Sequence[int], message_ids: Iterable[int]
+    ) -> tuple[dict[int, QueuedRecord], dict[int, MessageRecord]]:
+        await trio.lowlevel.checkpoint()
+        rows = {each: self.queued[session_id, each] for each in sequences}
+        return rows, {each: self.messages[each] for each in message_ids}
 
     def _session(self, row: SessionRecord) -> SessionRecord:
         below = max(row.settled_below, self.settled.get(row.session_id, 0))

@@ -33,6 +33,7 @@ blocks (13 MiB for 200), and what the allocator keeps."""
 TABLES: Final = f"""
 [limits]
 max_waiting_bytes = {CEILING_BYTES}
+max_stored_messages = 0
 slow_consumer_s = 0.2
 stuck_consumer_s = 600.0
 """

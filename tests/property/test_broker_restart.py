@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,8 +19,10 @@ from hypothesis import example, given, settings, strategies as st
 from structlog.testing import capture_logs
 from typing_extensions import override
 
-from broker.records import Restored
+from broker.config import BrokerLimits
+from broker.records import MessageRecord, QueuedRecord, Restored
 from broker.store_batch import Batch
+from broker.store_fetch import fetch
 from broker.store_load import load
 from broker.store_open import open_database
 from broker.store_recorder import Recorder
@@ -41,6 +43,7 @@ from tests.brokers import TestBroker, allow, running_broker
 from tests.property.broker_models import LONG_S, Device, matching
 from tests.store_records import KEY, ROOM
 
+ROOMY = 10_000  # messages of a queue in memory
 TOPICS = ("t/1", "t/2")
 FILTERS = ("t/1", "t/#", "+/2")
 RULES = (allow("pub", "write", "topic.t.**"), allow("sub", "read", "topic.t.**"))
@@ -53,10 +56,11 @@ class Disk(Recorder):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
+        self.fetches = 0
         self._database = open_database(path, key=KEY, synchronous="off", max_bytes=ROOM)
 
-    def load(self) -> Restored:
-        restored, repairs = load(self._database)
+    def load(self, most: int) -> Restored:
+        restored, repairs = load(self._database, most=most)
         assert not repairs, "what is on disk is whole after every commit"
         return restored
 
@@ -72,6 +76,13 @@ class Disk(Recorder):
         callbacks, self._batch.callbacks = self._batch.callbacks, []
         for callback in callbacks:
             callback(False)  # noqa: FBT003  a callback's one fact
+
+    async def fetch(
+        self, session_id: int, sequences: Sequence[int], message_ids: Iterable[int]
+    ) -> tuple[dict[int, QueuedRecord], dict[int, MessageRecord]]:
+        await trio.lowlevel.checkpoint()
+        self.fetches += 1
+        return fetch(self._database, session_id, sequences, message_ids)
 
     def kill(self) -> None:
         """Nothing recorded since the last commit gets on disk any more."""
@@ -350,7 +361,8 @@ class Publisher(Client):
 class Model:
     """All clients, and one life of a broker after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_in_memory: int) -> None:
+        self.limits = BrokerLimits(max_queued_messages=most_in_memory)
         self.subscribers = [Subscriber(Device("sub", "sub-1")), Subscriber(Device("sub", "sub-2"))]
         self.publisher = Publisher(Device("pub", "pub-1"))
         self.clients: list[Client] = [*self.subscribers, self.publisher]
@@ -358,7 +370,12 @@ class Model:
     async def live(self, disk: Disk, steps: Sequence[Step], end: Kill | None) -> None:
         """One life of a broker, until it is killed or everything is done."""
         async with (
-            running_broker(*RULES, store=disk, restored=disk.load()) as broker,
+            running_broker(
+                *RULES,
+                store=disk,
+                restored=disk.load(self.limits.max_queued_messages),
+                limits=self.limits,
+            ) as broker,
             trio.open_nursery() as nursery,
         ):
             for step in steps:
@@ -447,11 +464,12 @@ class Model:
         for subscriber in self.subscribers:
             assert subscriber.due & self.publisher.acknowledged <= subscriber.given.keys()
         assert all(not len(s.delivery.outgoing) for s in broker.registry.all_sessions())
+        assert all(s.delivery.overflow is None for s in broker.registry.all_sessions())
         assert broker.publishing.messages.stored == 0
 
 
-async def play(steps: Sequence[Step]) -> None:
-    model = Model()
+async def play(steps: Sequence[Step], most_in_memory: int) -> None:
+    model = Model(most_in_memory)
     life: list[Step] = [*BEGIN]
     with tempfile.TemporaryDirectory() as folder:
         for step in [*steps, None]:
@@ -501,4 +519,13 @@ def test_what_was_acknowledged_outlives_the_broker_and_qos_2_is_never_doubled(
     steps: list[Step],
 ) -> None:
     with capture_logs():
-        trio.run(play, steps, clock=trio.testing.MockClock())
+        trio.run(play, steps, ROOMY, clock=trio.testing.MockClock())
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(steps=STEPS, most_in_memory=st.integers(1, 3))
+def test_the_same_holds_where_most_of_a_queue_is_in_the_store_only(
+    steps: list[Step], most_in_memory: int
+) -> None:
+    with capture_logs():
+        trio.run(play, steps, most_in_memory, clock=trio.testing.MockClock())

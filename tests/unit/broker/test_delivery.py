@@ -74,6 +74,9 @@ class Bench:
     window: int = 10
     max_queued: int = 10
     max_queued_bytes: int = 1000
+    max_stored: int = 0
+    max_age_s: float = 0.0
+    max_stored_bytes: int = 1 << 20
     session_id: int = 0
     max_packet_bytes: int = 100
     version: Version = Version.V5
@@ -83,20 +86,33 @@ class Bench:
         self.now = 0.0
         self.verdict: Callable[[Queued], Verdict] = lambda _queued: Verdict.SEND
         self.lost: list[tuple[int, int, str]] = []
-        self.budget = MemoryBudget(self.ceiling_bytes)
+        self.budget = MemoryBudget(self.ceiling_bytes, 1 << 40)
         self.messages = Messages(self.store, clock=lambda: self.now)
         self.handed_over: list[Parcel[Queued]] = []
+        self.refills = 0
         self.delivery = Delivery(
             self.messages,
             self.store,
-            limits=QueueLimits(max_queued=self.max_queued, max_queued_bytes=self.max_queued_bytes),
-            budget=self.budget,
+            limits=QueueLimits(
+                max_queued=self.max_queued,
+                max_queued_bytes=self.max_queued_bytes,
+                max_stored=self.max_stored,
+                max_stored_bytes=self.max_stored_bytes,
+                max_age_s=self.max_age_s,
+            ),
+            budget=self.budget.share("viewer"),
             weigh=self._weigh,
             lost=self._lose,
             hand_over=self.handed_over.append,
+            refill=self._refill,
             session_id=self.session_id,
         )
         self.outlet = self.connect()
+
+    def _refill(self, delivery: Delivery) -> bool:
+        assert delivery is self.delivery
+        self.refills += 1
+        return True
 
     def _weigh(self, queued: Queued) -> Verdict:
         return self.verdict(queued)
@@ -356,6 +372,28 @@ def test_message_too_large_for_the_new_connection_is_not_sent_again_but_finished
     assert [row.sequence for row in store.queued.values()] == [2]
 
 
+def test_delivery_drops_what_waited_longer_than_we_keep_messages() -> None:
+    bench = Bench(window=1, max_age_s=10.0)
+    bench.give(b"1")
+    bench.give(b"2")
+    bench.now = 9.0
+    bench.give(b"3")
+    bench.now = 10.0
+    bench.delivery.acknowledged([1])
+    assert [payload for _, payload, _ in bench.published()] == [b"1", b"3"]
+    assert all(p.properties == Properties() for p in bench.heard() if isinstance(p, Publish))
+    assert bench.lost == [(0, 1, "expired")]
+
+
+def test_what_was_sent_is_finished_however_long_it_takes() -> None:
+    bench = Bench(window=1, max_age_s=10.0)
+    bench.give(b"1")
+    bench.delivery.detach()
+    bench.now = 99.0
+    bench.connect()
+    assert bench.published() == [(1, b"1", True)]
+
+
 def test_rest_of_a_run_that_expired_leaves_a_row_for_what_was_sent() -> None:
     store = Shelf()
     bench = Bench(session_id=1, store=store, window=1)
@@ -397,7 +435,7 @@ def test_queue_counts_as_full_while_the_ceiling_is_passed() -> None:
     bench = Bench(session_id=1, ceiling_bytes=100)
     bench.delivery.detach()
     bench.give(b"x" * 100)
-    assert bench.budget.spent
+    assert bench.budget.share("viewer").spent
     bench.give(b"y")
     assert bench.lost == [(0, 1, "queue full")]
     bench.budget.used_bytes = 0  # others have drained

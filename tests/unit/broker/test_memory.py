@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import trio
 import trio.testing
 
@@ -8,7 +9,7 @@ from broker.delivery import PARCEL_BYTES
 from broker.durability import Volatile
 from broker.memory import MemoryBudget
 from mqtt.packets import Puback
-from tests.brokers import TestBroker, running_broker
+from tests.brokers import TestBroker, allow, running_broker
 from tests.unit.broker.test_messaging import SENSOR, VIEWER, connected, got, publish, subscribe
 
 CEILING_BYTES = 1_000
@@ -16,11 +17,61 @@ CEILING_BYTES = 1_000
 
 def test_budget_is_spent_above_its_ceiling_only() -> None:
     budget = MemoryBudget(10)
+    share = budget.share("viewer")
     found = []
     for used_bytes in (0, 10, 11, 10):
         budget.used_bytes = used_bytes
-        found.append(budget.spent)
+        found.append(share.spent)
     assert found == [False, False, True, False]
+
+
+def test_share_is_spent_alone_and_leaves_the_others_theirs() -> None:
+    budget = MemoryBudget(100, 10)
+    one, other = budget.share("one"), budget.share("other")
+    one.used_bytes = budget.used_bytes = 11
+    assert (one.spent, other.spent, budget.spent_shares) == (True, False, 1)
+
+
+@pytest.mark.parametrize(("own", "all_", "pressed"), [(5, 50, False), (6, 6, True), (1, 51, True)])
+def test_share_is_pressed_when_half_of_it_or_of_all_is_used(
+    own: int, all_: int, *, pressed: bool
+) -> None:
+    budget = MemoryBudget(100, 10)
+    share = budget.share("one")
+    share.used_bytes, budget.used_bytes = own, all_
+    assert share.pressed is pressed
+
+
+def test_share_is_one_for_all_queues_of_a_principal_and_gone_with_the_last() -> None:
+    budget = MemoryBudget(100, 10)
+    one = budget.share("one")
+    assert budget.share("one") is one
+    one.used_bytes = 11
+    assert budget.spent_shares == 1
+    del one
+    assert budget.spent_shares == 0
+
+
+async def test_principal_whose_share_is_spent_does_not_hurt_the_others() -> None:
+    limits = BrokerLimits(max_waiting_bytes_per_principal=CEILING_BYTES, max_stored_messages=0)
+    rules = (SENSOR, VIEWER, allow("other", "read", "topic.t.**"))
+    async with running_broker(*rules, store=Volatile(), limits=limits) as broker:
+        sensor = await broker.client("sensor")
+        for name in ("viewer", "other"):
+            away = await connected(broker, name, f"{name}-away")
+            await subscribe(away, f"t/{name}")
+            await away.leave()
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(20):
+            await publish(sensor, b"x" * 100, topic="t/viewer")
+        for _ in range(2):
+            await publish(sensor, b"x" * 100, topic="t/other")
+        queued = {
+            s.principal.name: s.delivery.outgoing.queued for s in broker.registry.all_sessions()
+        }
+        assert queued["other"] == 2
+        assert queued["viewer"] == 3
+        assert broker.messaging.budget.spent_shares == 1
 
 
 def used(broker: TestBroker) -> int:
@@ -28,7 +79,7 @@ def used(broker: TestBroker) -> int:
 
 
 async def test_sessions_that_are_away_share_one_ceiling_and_what_is_beyond_it_is_told() -> None:
-    limits = BrokerLimits(max_waiting_bytes=CEILING_BYTES)
+    limits = BrokerLimits(max_waiting_bytes=CEILING_BYTES, max_stored_messages=0)
     async with running_broker(SENSOR, VIEWER, store=Volatile(), limits=limits) as broker:
         sensor = await broker.client("sensor")
         for number in range(10):
@@ -49,7 +100,7 @@ async def test_sessions_that_are_away_share_one_ceiling_and_what_is_beyond_it_is
 
 
 async def test_ceiling_is_free_again_when_those_who_were_away_have_taken_their_messages() -> None:
-    limits = BrokerLimits(max_waiting_bytes=CEILING_BYTES)
+    limits = BrokerLimits(max_waiting_bytes=CEILING_BYTES, max_stored_messages=0)
     async with running_broker(SENSOR, VIEWER, store=Volatile(), limits=limits) as broker:
         sensor = await broker.client("sensor")
         viewer = await connected(broker, "viewer")

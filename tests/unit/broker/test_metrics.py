@@ -154,7 +154,7 @@ async def viewer_back(broker: TestBroker) -> None:
 
 
 async def test_page_says_why_messages_were_dropped() -> None:
-    limits = BrokerLimits(max_queued_messages=1)
+    limits = BrokerLimits(max_queued_messages=1, max_stored_messages=0)
     async with running_broker(SENSOR, VIEWER, store=Volatile(), limits=limits) as broker:
         sensor, viewer = await broker.client("sensor"), broker.peer("viewer")
         await viewer.greet(KEPT)

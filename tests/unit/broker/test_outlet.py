@@ -63,7 +63,7 @@ def outlet_on(
         slow_consumer_s=2.0,
         stuck_consumer_s=30.0,
         broken=reasons.append,
-        budget=MemoryBudget(ROOMY_BYTES) if budget is None else budget,
+        budget=(budget or MemoryBudget(ROOMY_BYTES)).share("viewer"),
         turns=Turns(),
         aliases=aliases,
     )
@@ -344,7 +344,7 @@ def test_every_outlet_with_something_waiting_is_full_while_the_ceiling_is_passed
     stuck, idle, slow = (outlet_on(Pipe(), [], budget=budget) for _ in range(3))
     stuck.put_control(b"x" * 10)
     slow.put_control(b"y")
-    assert budget.spent
+    assert budget.share("viewer").spent
     assert slow.over_full, "though it holds one byte"
     assert not idle.over_full, "who takes everything at once need not wait for the others"
     stuck.release()

@@ -107,6 +107,7 @@ class House:
             open_cache=self.authorizer.open,
             lost=self.lose,
             hand_over=self.handed_over.append,
+            refill=lambda _delivery: False,
         )
 
     def lose(self, message: Message, first: int, count: int, reason: str) -> None:

@@ -18,6 +18,8 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 DIR ?=
 ARGS ?=
 FOR ?= 60
+# files of tests that run at the same time; 0: all in this process
+JOBS ?= $(shell nproc)
 
 .PHONY: help venv run-venv demo test check lint imports fmt types house bench fuzz deps gpu-deps wheel-smoke hooks lock clean
 
@@ -70,8 +72,8 @@ bench: $(DEV_STAMP) ## measure this machine and commit; mosquitto and nats-serve
 
 # -- prove it ----------------------------------------------------------------------------------------------------
 
-test: $(DEV_STAMP) ## every test: house, unit, property, component, e2e [ARGS="-k acl"]
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(DEV_STAMP) ## every test: house, unit, property, component, e2e, as many files at once as there are cores [ARGS="-k acl" JOBS=0]
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 fuzz: $(FUZZ_STAMP) ## look for bytes that break the MQTT reader, forms and exchange [FOR=seconds for each of the three, 60]
 	@for target in read convert exchange; do \

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from broker.overflow import SPILLED_BYTES, Overflow, Spilled
 from broker.records import QueuedRecord
+from broker.store_schema import StoreDamaged
 from mqtt.convert import number
 from mqtt.errors import ReasonCode
 from mqtt.outgoing import Outgoing, Parcel, packet_id_of
@@ -47,6 +48,8 @@ Lost = Callable[["Message", int, int, str], None]
 # who never acknowledge hold up nobody who does.
 FREE_IN_FLIGHT_BYTES = 65_536
 PARCEL_BYTES = 256  # of a place in the queue beside its packets; measured as 220
+# Sent without a break: at some 6 us each where messages make no runs, with a window of 65,535 the loop would stand still for long.
+PIECES_A_TURN = 256
 NOT_WEIGHED = -1  # nobody weighed it under any policy of this life
 MOST_ADDED_BYTES = (
     1_024  # to a packet by its form: a shorter one need not be built to know that it fits
@@ -116,7 +119,9 @@ class Delivery:
     __slots__ = (
         "_budget",
         "_counted_bytes",
+        "_entry_bytes",
         "_hand_over",
+        "_later",
         "_limits",
         "_lost",
         "_messages",
@@ -124,6 +129,7 @@ class Delivery:
         "_refill",
         "_store",
         "_unfinished_bytes",
+        "_waits",
         "_weigh",
         "_window",
         "dropped",
@@ -144,6 +150,7 @@ class Delivery:
         lost: Lost,
         hand_over: Callable[[Parcel[Queued]], None],
         refill: Callable[[Delivery], bool],
+        later: Callable[[Delivery], bool],
         session_id: int = 0,
         outgoing: Outgoing[Queued] | None = None,
         overflow: Overflow | None = None,
@@ -159,6 +166,7 @@ class Delivery:
             lost: told of all messages dropped.
             hand_over: gives messages of a shared subscription to other members of it.
             refill: has messages read back from the store, false when that cannot be.
+            later: calls `go_on` when others had their turn, false when that cannot be.
             session_id: see there.
             outgoing: what an earlier life left.
             overflow: what of it is in the store only.
@@ -168,14 +176,19 @@ class Delivery:
         self._limits = limits
         self._budget = budget
         self._counted_bytes = 0
+        self._entry_bytes = 0
         self._weigh = weigh
         self._lost = lost
         self._hand_over = hand_over
         self._refill = refill
+        self._later = later
+        self._waits = False
         self.session_id = session_id
         self.outgoing: Outgoing[Queued] = Outgoing() if outgoing is None else outgoing
         self.overflow = overflow
-        self._unfinished_bytes = self._size()
+        self._unfinished_bytes = _size(self.outgoing)
+        if overflow is not None:
+            self._count_entries(len(overflow))
         self._outlet: Outlet | None = None
         self._window = 0
         self.dropped = 0
@@ -301,7 +314,7 @@ class Delivery:
         )
         self._messages.spill(message)
         overflow.add(spilled)
-        self._unfinished_bytes += SPILLED_BYTES
+        self._count_entries(1)
         self._store.when_durable(partial(self._spilled, overflow, spilled.end))
         return self.pump()
 
@@ -311,7 +324,7 @@ class Delivery:
             self.session_id != 0
             and not queued.group
             and not self._store.failing
-            and not self._budget.spent
+            and not self._budget.full_of_entries
             and overflow.messages + count <= self._limits.max_stored
             and overflow.bytes + size <= self._limits.max_stored_bytes
         )
@@ -335,8 +348,13 @@ class Delivery:
         overflow, outgoing, limits = self.overflow, self.outgoing, self._limits
         if overflow is None or self._outlet is None or self.backlogged:
             return []
+        most_bytes = limits.max_queued_bytes
+        if self._budget.pressed:  # no more than keeps the client busy
+            most_bytes = min(most_bytes, FREE_IN_FLIGHT_BYTES)
+            if outgoing.queued_bytes * 2 > most_bytes:
+                return []
         return overflow.next(
-            limits.max_queued - outgoing.queued, limits.max_queued_bytes - outgoing.queued_bytes
+            limits.max_queued - outgoing.queued, most_bytes - outgoing.queued_bytes
         )
 
     def bring(
@@ -348,35 +366,49 @@ class Delivery:
         """Put what was read back at the end of the queue, and send what may be sent.
 
         Raises:
-            StoreDamaged: what was read is no message; those before it were taken.
+            StoreDamaged: what was read is no message, or not what was written; those before it were taken.
         """
         overflow = self.overflow
         if overflow is None:  # the session has ended
             return
-        for spilled in wanted:
-            row = rows[spilled.sequence]
-            message = self._messages.bring(messages[spilled.message_id])
-            queued = Queued(
-                message=message,
-                retain=row.retain,
-                identifiers=row.identifiers,
-                group=row.group,
-                weighed=NOT_WEIGHED,
+        try:
+            for spilled in wanted:
+                self._bring_one(
+                    overflow, spilled, rows[spilled.sequence], messages[spilled.message_id]
+                )
+            overflow.reading = False
+        finally:
+            if not len(overflow):
+                self.overflow = None
+            self.pump_and_flush()
+
+    def _bring_one(
+        self, overflow: Overflow, spilled: Spilled, row: QueuedRecord, record: MessageRecord
+    ) -> None:
+        found = row.message_id, row.count, row.first + row.count <= record.count
+        if found != (spilled.message_id, spilled.count, True):
+            raise StoreDamaged(
+                f"message {spilled.sequence} of the queue of session {self.session_id} in the store is not what"
+                " was written there: restore the store from a backup"
             )
-            parcel = Parcel(
-                content=queued,
-                first=row.first,
-                count=row.count,
-                qos=row.qos,
-                size_bytes=spilled.size_bytes,
-                sequence=spilled.sequence,
-            )
-            self.outgoing.bring(parcel, overflow.take(spilled))
-            self._unfinished_bytes += PARCEL_BYTES + spilled.size_bytes - SPILLED_BYTES
-        overflow.reading = False
-        if not len(overflow):
-            self.overflow = None
-        self.pump_and_flush()
+        queued = Queued(
+            message=self._messages.bring(record),
+            retain=row.retain,
+            identifiers=row.identifiers,
+            group=row.group,
+            weighed=NOT_WEIGHED,
+        )
+        parcel = Parcel(
+            content=queued,
+            first=row.first,
+            count=row.count,
+            qos=row.qos,
+            size_bytes=spilled.size_bytes,
+            sequence=spilled.sequence,
+        )
+        self.outgoing.bring(parcel, overflow.take(spilled))
+        self._unfinished_bytes += PARCEL_BYTES + spilled.size_bytes
+        self._count_entries(-1)
 
     def bring_nothing(self) -> None:
         """Note that nothing is being read any more."""
@@ -396,7 +428,7 @@ class Delivery:
     @property
     def _beyond_ceiling(self) -> bool:
         """True when the ceiling of the broker is passed and so much is not acknowledged that nothing more may be sent."""
-        waiting_bytes = self.outgoing.queued_bytes + self._spilled_bytes
+        waiting_bytes = self.outgoing.queued_bytes + self._entry_bytes
         in_flight_bytes = self._unfinished_bytes - waiting_bytes
         return in_flight_bytes > FREE_IN_FLIGHT_BYTES and self._budget.spent
 
@@ -407,10 +439,14 @@ class Delivery:
             self._count_bytes()
             return False
         touched = False
+        pieces = 0
         # One message may always be under way, else no acknowledgement would come to pull the next.
         while (head := outgoing.head) is not None and not (
             outgoing.in_flight and (outlet.congested or self._beyond_ceiling)
         ):
+            pieces += 1
+            if pieces > PIECES_A_TURN and self._rest_later():
+                break
             verdict, reason = self._verdict(head, outlet)
             if verdict is Verdict.WAIT:
                 break
@@ -425,25 +461,38 @@ class Delivery:
                 break
             if verdict is Verdict.DROP:
                 self._give_up(piece, reason)
-            elif piece.release and self.session_id:  # its PUBREC may not be on disk yet
-                release = self._bytes(piece, outlet)
-                self._store.when_durable(partial(self._released, outlet, release))
             else:
-                touched = outlet.put_control(self._bytes(piece, outlet)) or touched
+                touched = self._send(piece, outlet) or touched
         outlet.note_backlog(self.backlogged)
         self._count_bytes()
         if self.overflow is not None:
             self._read_back()
         return touched
 
-    def _size(self) -> int:
-        """What is unfinished takes in memory."""
-        size = sum(PARCEL_BYTES + parcel.size_bytes for parcel in self.outgoing.parcels())
-        return size + self._spilled_bytes
+    def _send(self, piece: Piece[Queued], outlet: Outlet) -> bool:
+        data = self._bytes(piece, outlet)
+        if piece.release and self.session_id:  # its PUBREC may not be on disk yet
+            self._store.when_durable(partial(self._released, outlet, data))
+            return False
+        return outlet.put_control(data)
 
-    @property
-    def _spilled_bytes(self) -> int:
-        return 0 if self.overflow is None else len(self.overflow) * SPILLED_BYTES
+    def _rest_later(self) -> bool:
+        """Have the rest sent when others had their turn; False when that cannot be."""
+        self._waits = self._waits or self._later(self)
+        return self._waits
+
+    def go_on(self) -> None:
+        """Send the rest, from a task that owes nobody a flush."""
+        self._waits = False
+        self.pump_and_flush()
+
+    def _count_entries(self, number: int) -> None:
+        """Count entries that come to the overflow, or leave it."""
+        size = number * SPILLED_BYTES
+        self._unfinished_bytes += size
+        self._entry_bytes += size
+        self._budget.entry_bytes += size
+        self._budget.total.entry_bytes += size
 
     def _count_bytes(self) -> None:
         """Tell the ceiling over all queues what waits in this one, for its turn or for an acknowledgement."""
@@ -630,7 +679,7 @@ class Delivery:
         if self.session_id:
             self._rewrite(before, [p for p in self.outgoing.parcels() if p.content.group == group])
             self._settle(finished)
-        self._unfinished_bytes = self._size()
+        self._unfinished_bytes = _size(self.outgoing) + self._entry_bytes
         self._count_bytes()
         return taken
 
@@ -651,11 +700,16 @@ class Delivery:
                 self._messages.release(parcel.content.message)
             for spilled in self.overflow.entries() if self.overflow is not None else ():
                 self._messages.release_spilled(spilled.message_id)
+                self._count_entries(-1)
         self.outgoing = Outgoing()
         self.overflow = None
         self._unfinished_bytes = 0
         self.session_id = 0
         self._count_bytes()
+
+
+def _size(outgoing: Outgoing[Queued]) -> int:
+    return sum(PARCEL_BYTES + parcel.size_bytes for parcel in outgoing.parcels())
 
 
 def _unknown(packet_id: int, version: Version) -> bytes:

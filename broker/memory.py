@@ -21,11 +21,13 @@ class MemoryBudget:
 
     Attributes:
         used_bytes: what waits now; a message waiting for several sessions counts for each.
+        entry_bytes: of them for entries of messages that wait in the store only.
     """
 
     def __init__(self, ceiling_bytes: int, share_bytes: int | None = None) -> None:
         self.ceiling_bytes = ceiling_bytes
         self.used_bytes = 0
+        self.entry_bytes = 0
         self._share_bytes = ceiling_bytes if share_bytes is None else share_bytes
         self._shares: WeakValueDictionary[str, Share] = WeakValueDictionary()
 
@@ -55,14 +57,16 @@ class Share:
         total: the budget it is a share of.
         ceiling_bytes: from here on every queue in it counts as full.
         used_bytes: what waits now.
+        entry_bytes: of them for entries of messages that wait in the store only.
     """
 
-    __slots__ = ("__weakref__", "ceiling_bytes", "total", "used_bytes")
+    __slots__ = ("__weakref__", "ceiling_bytes", "entry_bytes", "total", "used_bytes")
 
     def __init__(self, total: MemoryBudget, ceiling_bytes: int) -> None:
         self.total = total
         self.ceiling_bytes = ceiling_bytes
         self.used_bytes = 0
+        self.entry_bytes = 0
 
     @override
     def __repr__(self) -> str:
@@ -81,3 +85,14 @@ class Share:
         """Whether its ceiling or that of the total is passed."""
         total = self.total
         return self.used_bytes > self.ceiling_bytes or total.used_bytes > total.ceiling_bytes
+
+    @property
+    def full_of_entries(self) -> bool:
+        """Whether entries of messages that wait in the store only take half of its ceiling, or of the total's.
+
+        They may come while the ceiling is passed: whoever fills memory takes nothing from those who can do without.
+        """
+        total = self.total
+        return (
+            self.entry_bytes * 2 > self.ceiling_bytes or total.entry_bytes * 2 > total.ceiling_bytes
+        )

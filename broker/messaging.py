@@ -130,6 +130,7 @@ def connect_messaging(
         lost=routing.dead_letters.add,
         hand_over=routing.router.hand_over,
         refill=refiller.refill,
+        later=refiller.go_on_later,
     )
     registry = Registry(
         limits=RegistryLimits(

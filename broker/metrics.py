@@ -254,6 +254,11 @@ class RoomCollector(Collector):
         spent = self._from.messaging.budget.spent_shares
         yield _gauge("stockade_spent_shares", "Principals for whom too much waits", spent)
         yield _gauge("stockade_retained_messages", "Retained", len(publishing.retained))
+        yield _counter(
+            "stockade_messages_not_retained",
+            "Delayed and will messages for which there was no room",
+            publishing.not_retained,
+        )
         yield _gauge("stockade_retained_bytes", "Their size", publishing.retained.bytes)
         yield _gauge("stockade_delayed_messages", "To be published", len(publishing.delayed))
 

@@ -144,9 +144,13 @@ class Refilled(Protocol):
         """Note that nothing is being read any more."""
         ...
 
+    def go_on(self) -> None:
+        """Send what may be sent."""
+        ...
+
 
 class Refiller:
-    """Reads messages back.
+    """Reads messages back, and has long queues sent in turns.
 
     *Resource handling*: `run` must be running for anything to be read.
 
@@ -174,6 +178,17 @@ class Refiller:
         self._nursery.start_soon(self._refill, delivery)
         return True
 
+    def go_on_later(self, delivery: Refilled) -> bool:
+        """Have a session send the rest when others had their turn; False when nobody would do it."""
+        if self._nursery is None:
+            return False
+        self._nursery.start_soon(self._go_on, delivery)
+        return True
+
+    async def _go_on(self, delivery: Refilled) -> None:
+        await trio.lowlevel.checkpoint()
+        delivery.go_on()
+
     async def _refill(self, delivery: Refilled) -> None:
         """One read; after a failure it is tried again for as long as the session wants it."""
         pause_s = RETRY_S
@@ -186,6 +201,8 @@ class Refiller:
                 )
                 delivery.bring(wanted, rows, messages)
             except StoreError as error:
+                if not delivery.session_id:
+                    break  # it ended while its rows were read, and they with it
                 self.failures += 1
                 log.warning("queue not read back", session=delivery.session_id, reason=str(error))
                 await trio.sleep(pause_s)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import structlog
 import trio
 
 from broker.delayed import DELAYED_PREFIX, parse_delayed
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from broker.router import Route, Router
     from broker.session import Session
     from mqtt.runs import Run
+
+log = structlog.get_logger("stockade.broker.publishing")
 
 DOLLAR = b"$"
 WILL_S = 5.0  # seconds a will may take to be weighed and routed
@@ -63,6 +66,7 @@ class Publishing:
 
     Attributes:
         denied: messages that no rule allows.
+        not_retained: delayed and will messages that were delivered and, for want of room, not retained.
     """
 
     def __init__(
@@ -85,6 +89,8 @@ class Publishing:
         self.kernels = kernels
         self._store = store
         self.denied = 0
+        self.not_retained = 0
+        self._retained_full = False
 
     async def publish(
         self, caller: Caller, run: Run, sender: Outlet | None, touched: list[Outlet]
@@ -173,9 +179,21 @@ class Publishing:
             return decision
         route = await self.router.route(message.run.topic)
         if message.run.retain:
-            self.retained.put(message)
+            self._retain(message)
         self.router.deliver(route, message, None, touched)
         return decision
+
+    def _retain(self, message: Message) -> None:
+        """Retain a message whose publisher cannot be told any more where there is no room."""
+        full = not self.retained.put(message)
+        self.not_retained += full
+        if full and not self._retained_full:  # said once, until there is room again
+            log.warning(
+                "no room for more retained messages",
+                topic=message.run.topic.decode(),
+                principal=message.publisher.name,
+            )
+        self._retained_full = full
 
     async def publish_will(self, session: Session, record: WillRecord) -> None:
         """Publish the will of a session whose client vanished, weighed like any other message; bounded in time."""

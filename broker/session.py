@@ -89,6 +89,7 @@ class Rooms:
     lost: Lost
     hand_over: Callable[[Parcel[Queued]], None]
     refill: Callable[[Delivery], bool]
+    later: Callable[[Delivery], bool]
 
 
 class Session:
@@ -148,6 +149,7 @@ class Session:
             lost=rooms.lost,
             hand_over=rooms.hand_over,
             refill=rooms.refill,
+            later=rooms.later,
             outgoing=outgoing,
             overflow=overflow,
         )

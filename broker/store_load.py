@@ -145,7 +145,8 @@ def _forget_lives(database: Database) -> None:
 def with_heads(found: Restored, sizes: dict[int, int], most: float, most_bytes: float) -> Restored:
     """Leave what of each queue is more than memory shall hold in the store, and the messages only that refers to.
 
-    What may have been sent, and what came by a shared subscription, is needed in memory, and so is all before it.
+    What may have been sent, what is finished in part and what came by a shared subscription is needed in memory, and so is all
+    before it.
     """
     sessions = {each.session_id: each for each in found.sessions}
     released = dict(found.released)  # the highest of each session: they come in order
@@ -154,7 +155,7 @@ def with_heads(found: Restored, sizes: dict[int, int], most: float, most_bytes: 
     spilled: list[SpilledRecord] = []
     for session_id, rows in _by_session(found.queued).items():
         session = sessions[session_id]
-        sent_below = released.get(session_id, -1) + 1
+        sent_below = max(released.get(session_id, -1) + 1, session.settled_below)
         if session.ended_at is not None:
             sent_below = max(sent_below, session.next_sequence)
         needed = max(

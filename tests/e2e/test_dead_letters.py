@@ -23,6 +23,7 @@ key = "messages.key"
 dead_letter_topic = "bench/dead"
 [limits]
 max_queued_messages = 1
+max_stored_messages = 0
 """
 
 

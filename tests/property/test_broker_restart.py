@@ -524,6 +524,20 @@ def test_what_was_acknowledged_outlives_the_broker_and_qos_2_is_never_doubled(
 
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(steps=STEPS, most_in_memory=st.integers(1, 3))
+@example(  # a kill when a part of a run is finished that is longer than the queue in memory may be
+    steps=[
+        *BEGIN,
+        Come(0, 2),
+        Say("t/2", 2, 4),
+        Commit(works=True),
+        Answer(0, 2, backwards=False),
+        Commit(works=True),
+        Answer(0, 2, backwards=False),
+        Commit(works=True),
+        Kill(deaf=False),
+    ],
+    most_in_memory=1,
+)
 def test_the_same_holds_where_most_of_a_queue_is_in_the_store_only(
     steps: list[Step], most_in_memory: int
 ) -> None:

@@ -9,7 +9,7 @@ now allow it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 import trio
@@ -18,6 +18,7 @@ from hypothesis import example, given, settings, strategies as st
 from structlog.testing import capture_logs
 
 from acl.model import Operation
+from broker.config import BrokerLimits
 from broker.durability import Volatile
 from mqtt.errors import ReasonCode
 from mqtt.packets import (
@@ -36,6 +37,7 @@ from mqtt.packets import (
     Version,
 )
 from tests.brokers import TestBroker, allow, deny, running_broker
+from tests.durable_rows import Rows
 from tests.property.broker_models import (
     FOREVER_S,
     LONG_S,
@@ -61,6 +63,7 @@ TOGGLED = (
 # ---- steps -------------------------------------------------------------------------------------
 
 WHO = st.integers(0, 3)
+WITHOUT_EXPIRY = 3  # speaks MQTT 3.1.1: its session is kept unless it is clean
 
 
 @dataclass(frozen=True)
@@ -615,12 +618,17 @@ def _expired(until: float | None, now: float) -> bool:
     return until is not None and until <= now
 
 
-async def play(steps: Sequence[Step]) -> None:
-    async with running_broker(store=Volatile()) as broker, trio.open_nursery() as nursery:
+async def play(steps: Sequence[Step], limits: BrokerLimits, store: Volatile) -> None:
+    async with (
+        running_broker(store=store, limits=limits) as broker,
+        trio.open_nursery() as nursery,
+    ):
         model = Model(broker, nursery)
         for step in steps:
             await model.play(step)
         await model.finish()
+        for session in broker.registry.all_sessions():
+            assert session.delivery.overflow is None
         nursery.cancel_scope.cancel()
 
 
@@ -636,4 +644,31 @@ async def play(steps: Sequence[Step]) -> None:
 )
 def test_every_session_gets_what_it_is_owed_and_nothing_else(steps: list[Step]) -> None:
     with capture_logs():
-        trio.run(play, steps, clock=trio.testing.MockClock())
+        trio.run(play, steps, BrokerLimits(), Volatile(), clock=trio.testing.MockClock())
+
+
+def _above_qos_0(step: Step) -> Step:
+    """The step with all its messages above QoS 0, for sessions that are kept; others lose what does not fit."""
+    match step:
+        case Come():
+            clean = step.clean and step.who != WITHOUT_EXPIRY
+            return replace(step, clean=clean, expiry_s=max(step.expiry_s, SHORT_S))
+        case Say() | Want():
+            return replace(step, qos=max(step.qos, 1))
+        case _:
+            return step
+
+
+@settings(max_examples=110, deadline=None, derandomize=True)
+@given(
+    steps=STEPS.map(lambda steps: [_above_qos_0(step) for step in steps]), most=st.integers(1, 3)
+)
+def test_sessions_get_the_same_where_most_of_a_queue_is_in_the_store_only(
+    steps: list[Step], most: int
+) -> None:
+    # Nobody waits for a slow subscriber: the clock stands still.
+    limits = BrokerLimits(max_queued_messages=most, slow_consumer_s=0.0)
+    rows = Rows()
+    with capture_logs():
+        trio.run(play, steps, limits, rows, clock=trio.testing.MockClock())
+    assert not rows.queued

@@ -7,7 +7,7 @@ import pytest
 from typing_extensions import override
 
 from acl.model import Principal
-from broker.delivery import PARCEL_BYTES, Delivery, Queued, QueueLimits, Verdict
+from broker.delivery import PARCEL_BYTES, PIECES_A_TURN, Delivery, Queued, QueueLimits, Verdict
 from broker.durability import Volatile
 from broker.memory import MemoryBudget
 from broker.messages import Message, Messages
@@ -23,6 +23,7 @@ from tests.unit.broker.test_outlet import Pipe, outlet_on
 
 SENSOR = Principal("sensor")
 GROUP = "$share/g/t"
+ROOMY = 1 << 20
 CONNACK = {Version.V5: b"\x20\x03\x00\x00\x00", Version.V311: b"\x20\x02\x00\x00"}
 
 
@@ -76,6 +77,8 @@ class Bench:
     max_queued_bytes: int = 1000
     max_stored: int = 0
     max_age_s: float = 0.0
+    in_turns: bool = True
+    outlet_bytes: int = 1000
     max_stored_bytes: int = 1 << 20
     session_id: int = 0
     max_packet_bytes: int = 100
@@ -90,6 +93,7 @@ class Bench:
         self.messages = Messages(self.store, clock=lambda: self.now)
         self.handed_over: list[Parcel[Queued]] = []
         self.refills = 0
+        self.put_off = 0
         self.delivery = Delivery(
             self.messages,
             self.store,
@@ -105,6 +109,7 @@ class Bench:
             lost=self._lose,
             hand_over=self.handed_over.append,
             refill=self._refill,
+            later=self._be_later,
             session_id=self.session_id,
         )
         self.outlet = self.connect()
@@ -113,6 +118,10 @@ class Bench:
         assert delivery is self.delivery
         self.refills += 1
         return True
+
+    def _be_later(self, delivery: Delivery) -> bool:
+        self.put_off += 1
+        return self.in_turns
 
     def _weigh(self, queued: Queued) -> Verdict:
         return self.verdict(queued)
@@ -124,7 +133,11 @@ class Bench:
         """The client connects, again if it was there."""
         self.pipe = Pipe()
         self.outlet = outlet_on(
-            self.pipe, [], version=self.version, max_packet_bytes=self.max_packet_bytes
+            self.pipe,
+            [],
+            version=self.version,
+            max_packet_bytes=self.max_packet_bytes,
+            max_queued_bytes=self.outlet_bytes,
         )
         self.delivery.attach(self.outlet, self.window if window is None else window)
         self.delivery.pump_and_flush()
@@ -309,6 +322,35 @@ def test_delivery_drops_what_is_too_large_for_the_client_as_if_it_had_it() -> No
     assert bench.lost == [(0, 1, "too large for the client")]
     assert [payload for _, payload, _ in bench.published()] == [b"small"]
     assert bench.delivery.outgoing.in_flight == 1
+
+
+def test_long_queue_is_sent_in_turns() -> None:
+    bench = Bench(window=1_000, max_queued=1_000, max_queued_bytes=ROOMY, outlet_bytes=ROOMY)
+    bench.delivery.detach()
+    for number in range(600):
+        bench.give(b"%d" % number)
+    bench.connect(window=1_000)
+    assert len(bench.published()) == PIECES_A_TURN
+    assert bench.put_off == 1
+    bench.delivery.pump_and_flush()
+    bench.delivery.go_on()
+    bench.delivery.go_on()
+    assert [payload for _, payload, _ in bench.published()] == [b"%d" % n for n in range(600)]
+
+
+def test_long_queue_is_sent_at_once_where_nobody_would_come_back_to_it() -> None:
+    bench = Bench(
+        window=1_000,
+        max_queued=1_000,
+        max_queued_bytes=ROOMY,
+        outlet_bytes=ROOMY,
+        in_turns=False,
+    )
+    bench.delivery.detach()
+    for number in range(600):
+        bench.give(b"%d" % number)
+    bench.connect(window=1_000)
+    assert len(bench.published()) == 600
 
 
 def test_delivery_drops_what_expired_in_the_queue() -> None:

@@ -42,6 +42,16 @@ def test_share_is_pressed_when_half_of_it_or_of_all_is_used(
     assert share.pressed is pressed
 
 
+@pytest.mark.parametrize(("own", "all_", "full"), [(5, 50, False), (6, 6, True), (1, 51, True)])
+def test_entries_of_what_is_in_the_store_only_may_take_half_of_a_share_or_of_all(
+    own: int, all_: int, *, full: bool
+) -> None:
+    budget = MemoryBudget(100, 10)
+    share = budget.share("one")
+    share.entry_bytes, budget.entry_bytes = own, all_
+    assert share.full_of_entries is full
+
+
 def test_share_is_one_for_all_queues_of_a_principal_and_gone_with_the_last() -> None:
     budget = MemoryBudget(100, 10)
     one = budget.share("one")

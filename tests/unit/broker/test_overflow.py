@@ -1,19 +1,27 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import pytest
 import trio
 import trio.testing
 from typing_extensions import override
 
-from broker.delivery import PARCEL_BYTES, Delivery, Queued, QueueLimits, Verdict
+from broker.delivery import (
+    FREE_IN_FLIGHT_BYTES,
+    PARCEL_BYTES,
+    Delivery,
+    Queued,
+    QueueLimits,
+    Verdict,
+)
 from broker.durability import Volatile
 from broker.messages import Message
 from broker.overflow import MOST_READ, RETRY_S, SPILLED_BYTES, Overflow, Refiller, Spilled
 from broker.records import MessageRecord, QueuedRecord
-from broker.store_schema import StoreError, StoreUnusable
+from broker.store_schema import StoreDamaged, StoreError, StoreUnusable
 from tests.durable_rows import Rows
 from tests.unit.broker.test_delivery import Bench
 
@@ -93,13 +101,13 @@ class Shelf(Volatile):
 class Session:
     """One that wants some messages until it gets them."""
 
-    session_id = 7
-
     def __init__(self, *wants: Spilled) -> None:
+        self.session_id = 7
         self.wants = list(wants)
         self.breaks: StoreError | None = None
         self.got: list[Spilled] = []
         self.gave_up = 0
+        self.went_on = 0
 
     def wanted(self) -> list[Spilled]:
         return self.wants
@@ -118,6 +126,9 @@ class Session:
 
     def bring_nothing(self) -> None:
         self.gave_up += 1
+
+    def go_on(self) -> None:
+        self.went_on += 1
 
 
 async def refilled(shelf: Shelf, session: Session, seconds: float = 10.0) -> Refiller:
@@ -161,6 +172,16 @@ async def test_what_is_no_message_is_a_read_that_failed(
     assert (refiller.failures, len(session.got)) == (1, 1)
 
 
+async def test_session_that_ends_while_it_is_read_is_no_failure(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    shelf, session = Shelf(), Session(*spilled(1))
+    shelf.fails = 1
+    session.session_id = 0
+    refiller = await refilled(shelf, session)
+    assert (refiller.failures, session.got, session.gave_up) == (0, [], 1)
+
+
 async def test_session_that_wants_nothing_any_more_is_left_alone(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -170,7 +191,20 @@ async def test_session_that_wants_nothing_any_more_is_left_alone(
 
 
 def test_refiller_that_does_not_run_says_so() -> None:
-    assert not Refiller(Shelf()).refill(Session(*spilled(1)))
+    refiller = Refiller(Shelf())
+    assert not refiller.refill(Session(*spilled(1)))
+    assert not refiller.go_on_later(Session())
+
+
+async def test_session_goes_on_after_others_had_their_turn() -> None:
+    refiller, session = Refiller(Shelf()), Session()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(refiller.run)
+        assert refiller.go_on_later(session)
+        assert session.went_on == 0
+        await trio.testing.wait_all_tasks_blocked()
+        assert session.went_on == 1
+        nursery.cancel_scope.cancel()
 
 
 # ---- a delivery with an overflow -------------------------------------------------------------------
@@ -179,6 +213,7 @@ def test_refiller_that_does_not_run_says_so() -> None:
 def stored(
     *,
     max_queued: int = 2,
+    max_queued_bytes: int = 1000,
     max_stored: int = 10,
     max_stored_bytes: int = ROOM,
     ceiling_bytes: int = 1 << 30,
@@ -189,6 +224,8 @@ def stored(
         session_id=1,
         window=1,
         max_queued=max_queued,
+        max_queued_bytes=max_queued_bytes,
+        max_packet_bytes=max_queued_bytes,
         max_stored=max_stored,
         max_stored_bytes=max_stored_bytes,
         ceiling_bytes=ceiling_bytes,
@@ -257,6 +294,7 @@ def test_message_that_waits_for_two_in_the_store_is_one_again_and_goes_with_the_
         lost=lambda *_: None,
         hand_over=lambda _parcel: None,
         refill=lambda _delivery: True,
+        later=lambda _delivery: True,
         session_id=2,
     )
     message = one.message(b"x")
@@ -324,6 +362,77 @@ def test_half_of_the_ceiling_sends_what_can_wait_to_the_store() -> None:
     assert bench.delivery.overflow is not None
     assert not bench.lost
     assert bench.delivery.outgoing.queued == 5
+
+
+def test_ceiling_that_others_have_passed_sends_what_comes_to_the_store() -> None:
+    bench = stored(max_queued=100, ceiling_bytes=10_000)
+    bench.delivery.detach()
+    bench.budget.used_bytes += 20_000
+    for number in range(4):
+        bench.give(b"%d" % number)
+    assert bench.delivery.overflow is not None
+    assert (bench.delivery.overflow.messages, bench.lost) == (4, [])
+
+
+def test_entries_of_what_is_in_the_store_only_have_a_ceiling_too() -> None:
+    bench = stored(max_queued=1, ceiling_bytes=8 * SPILLED_BYTES)
+    bench.delivery.detach()
+    for number in range(10):
+        bench.give(b"%d" % number)
+    assert bench.delivery.overflow is not None
+    assert bench.delivery.overflow.messages == 5
+    assert bench.lost == [(0, 1, "queue full")] * 4
+    assert bench.budget.entry_bytes == 5 * SPILLED_BYTES
+    bench.delivery.close()
+    assert (bench.budget.entry_bytes, bench.budget.used_bytes) == (0, 0)
+
+
+def test_little_is_read_back_while_memory_is_short() -> None:
+    payload = b"x" * 30_000
+    bench = stored(max_queued=10, max_queued_bytes=1 << 20)
+    bench.delivery.detach()
+    bench.budget.used_bytes += bench.budget.ceiling_bytes
+    for _ in range(8):
+        bench.give(payload)
+    bench.connect()
+    assert len(bench.delivery.wanted()) == FREE_IN_FLIGHT_BYTES // len(payload)
+    bench.budget.used_bytes = 0
+    assert len(bench.delivery.wanted()) == 8
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda row, message: (replace(row, message_id=99), message),
+        lambda row, message: (replace(row, count=2), replace(message, data=message.data * 2)),
+        lambda row, message: (replace(row, first=1), message),
+        lambda row, message: (row, replace(message, data=b"no packet")),
+    ],
+)
+def test_what_is_not_what_was_written_stops_the_queue_and_what_is_before_it_is_sent(
+    harm: Callable[[QueuedRecord, MessageRecord], tuple[QueuedRecord, MessageRecord]],
+) -> None:
+    bench = stored()
+    bench.delivery.detach()
+    for number in range(5):
+        bench.give(b"%d" % number)
+    bench.connect(window=10)
+    rows = bench.store
+    assert isinstance(rows, Rows)
+    sound = dict(rows.queued), dict(rows.messages)
+    first, second = bench.delivery.wanted()
+    row, message = rows.queued[1, second.sequence], rows.messages[second.message_id]
+    rows.queued[1, second.sequence], rows.messages[second.message_id] = harm(row, message)
+    with pytest.raises(StoreDamaged):
+        read_back(bench)
+    assert payloads(bench) == [b"0", b"1", b"2"]
+    assert bench.delivery.overflow is not None
+    assert bench.delivery.overflow.entries()[0] == second
+    assert bench.refills == 1, "whoever read it tries again, nobody else"
+    rows.queued, rows.messages = sound
+    read_back(bench)
+    assert payloads(bench) == [b"%d" % number for number in range(5)]
+    assert first.message_id not in {each.message_id for each in bench.delivery.wanted()}
 
 
 def test_client_that_is_away_has_nothing_read_back_until_it_comes() -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 import trio
 import trio.testing
+from structlog.testing import capture_logs
 
 from acl.model import Principal
 from broker.config import BrokerLimits
@@ -228,6 +229,23 @@ async def test_will_reaches_subscribers_like_any_message_and_is_retained(qos: in
         assert (message.topic, message.payload, message.qos) == ("t/gone", b"bye", qos)
         assert not message.retain, "the subscription did not ask for it"
         assert broker.publishing.retained.get("t/gone") is not None
+
+
+async def test_wills_for_which_there_is_no_room_are_delivered_counted_and_told_once() -> None:
+    limits = BrokerLimits(max_retained_messages=0)
+    with capture_logs() as logs:
+        async with running_broker(SENSOR, VIEWER, limits=limits) as broker:
+            viewer = await broker.client("viewer")
+            await subscribe(viewer, "t/#")
+            for number in range(3):
+                sensor = broker.peer("sensor")
+                will = Will(topic="t/gone", payload=b"bye", retain=True)
+                await sensor.greet(Connect(client_id=f"s-{number}", will=will))
+                await sensor.leave()
+                assert (await got(viewer)).payload == b"bye"
+            assert broker.publishing.not_retained == 3
+    said = [line for line in logs if line["event"] == "no room for more retained messages"]
+    assert len(said) == 1
 
 
 async def test_will_of_a_kernel_call_is_not_made() -> None:

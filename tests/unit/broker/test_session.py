@@ -108,6 +108,7 @@ class House:
             lost=self.lose,
             hand_over=self.handed_over.append,
             refill=lambda _delivery: False,
+            later=lambda _delivery: False,
         )
 
     def lose(self, message: Message, first: int, count: int, reason: str) -> None:

@@ -2,17 +2,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 import pytest
 
-from broker.records import Restored, WillRecord
+from broker.records import QueuedRecord, Restored, SessionRecord, WillRecord
 from broker.store_batch import Batch
-from broker.store_load import load, repaired
+from broker.store_load import load, repaired, with_heads
 from broker.store_open import open_database
 from broker.store_schema import Database, StoreDamaged, StoreError
 from broker.store_write import write
 from tests.store_records import (
+    DATA,
     KEY,
     a_delayed,
     a_message,
@@ -143,6 +145,92 @@ def test_repair_of_something_sound_changes_nothing() -> None:
     left, drops = repaired(SOUND)
     assert left == SOUND
     assert drops.rows == 0
+
+
+# -- queues longer than memory ---------------------------------------------------------------
+
+
+def a_queue(*counts: int, group_at: int | None = None, session: SessionRecord) -> Restored:
+    """A session with a row of so many messages each, from number 1 on."""
+    queued: list[QueuedRecord] = []
+    for index, count in enumerate(counts):
+        sequence = sum(counts[:index]) + 1
+        group = "$share/g/a" if index == group_at else ""
+        queued.append(a_queued(1, sequence, count=count, message_id=index + 1, group=group))
+    messages = tuple(a_message(index + 1, count=count) for index, count in enumerate(counts))
+    return Restored(sessions=(session,), messages=messages, queued=tuple(queued))
+
+
+def heads(found: Restored, most: float = inf, most_bytes: float = inf) -> tuple[int, int]:
+    """How many rows of a queue are in memory, and how many are left in the store."""
+    sizes = {each.message_id: len(each.data) for each in found.messages}
+    left = with_heads(found, sizes, most, most_bytes)
+    assert left.queued == found.queued[: len(left.queued)]
+    rest = found.queued[len(left.queued) :]
+    assert [each.sequence for each in left.spilled] == [each.sequence for each in rest]
+    assert [each.count for each in left.spilled] == [each.count for each in rest]
+    return len(left.queued), len(left.spilled)
+
+
+AWAY = a_session(1, ended_at=17.5)
+
+
+@pytest.mark.parametrize(
+    ("most", "most_bytes", "expected"),
+    [
+        (inf, inf, (4, 0)),
+        (3, inf, (2, 2)),
+        (0, inf, (0, 4)),
+        (inf, 3 * len(DATA), (2, 2)),
+        (1, 3 * len(DATA), (1, 3)),
+    ],
+)
+def test_head_of_a_queue_is_what_fits_memory(
+    most: float, most_bytes: float, expected: tuple[int, int]
+) -> None:
+    assert heads(a_queue(1, 2, 1, 1, session=AWAY), most, most_bytes) == expected
+
+
+def test_what_may_have_been_sent_is_in_memory_whatever_fits() -> None:
+    session = replace(AWAY, next_sequence=3)
+    assert heads(a_queue(1, 1, 1, 1, session=session), 0) == (2, 2)
+
+
+def test_what_was_released_is_in_memory_whatever_fits() -> None:
+    found = replace(a_queue(1, 1, 1, 1, session=a_session(1)), released=((1, 1), (1, 3)))
+    assert heads(found, 0) == (3, 1)
+
+
+def test_what_came_by_a_shared_subscription_is_in_memory_whatever_fits() -> None:
+    assert heads(a_queue(1, 1, 1, 1, group_at=2, session=AWAY), 0) == (3, 1)
+
+
+def test_row_that_is_finished_in_part_is_in_memory_whatever_fits() -> None:
+    session = a_session(1, settled_below=3)  # its client was connected: nobody knows what was sent
+    assert heads(a_queue(4, 1, session=session), 1) == (1, 1)
+
+
+def test_message_that_is_needed_in_the_store_only_is_not_loaded(database: Database) -> None:
+    found = replace(a_queue(1, 1, 1, 1, session=AWAY), retained=(a_retained("a", 4),))
+    write(database, batch_of(found))
+    restored, repairs = load(database, most=1)
+    assert [each.message_id for each in restored.messages] == [1, 4]
+    assert restored.messages == (a_message(1), a_message(4))
+    assert [(each.message_id, each.size_bytes) for each in restored.spilled] == [
+        (2, len(DATA)),
+        (3, len(DATA)),
+        (4, len(DATA)),
+    ]
+    assert repairs == 0
+
+
+def test_damaged_message_is_refused_also_if_it_is_needed_in_the_store_only(
+    database: Database,
+) -> None:
+    write(database, batch_of(a_queue(1, 1, session=AWAY)))
+    database.connection.execute("update message set body = zeroblob(40) where id = 2")
+    with pytest.raises(StoreDamaged):
+        load(database, most=1)
 
 
 def test_load_forgets_lives_nothing_was_sealed_in(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing_extensions import override
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from broker.router import Subscribed, Target
+    from broker.routes import Subscribed, Target
     from broker.session import Session
 
 SHARED_PREFIX = "$share/"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from broker.outlet import Outlet
-    from broker.router import Lane, Router
+    from broker.router import Router
+    from broker.routes import Lane
     from cache.connection import ConnectionCache
     from mqtt.runs import Run
 

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from broker.outlet import Outlet
     from broker.records import WillRecord
     from broker.retained import Retained
-    from broker.router import Route, Router
+    from broker.router import Router
+    from broker.routes import Route
     from broker.session import Session
     from mqtt.runs import Run
 

@@ -13,7 +13,7 @@ from acl.model import Principal
 from broker.delivery import NOT_WEIGHED, Queued
 from broker.messages import message_of
 from broker.overflow import Overflow, Spilled
-from broker.router import Subscribed
+from broker.routes import Subscribed
 from broker.session import Session
 from mqtt.incoming import Incoming
 from mqtt.outgoing import Outgoing, Parcel

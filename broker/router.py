@@ -14,24 +14,26 @@ applied, so a revoked grant stops with the next run.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from broker.delivery import NOT_WEIGHED, Queued
 from broker.groups import SHARED_PREFIX, Group, GroupStrategy
+from broker.routes import NOBODY, GroupTarget, Lane, Route, route_of, target_of, without_gone
 from mqtt.convert import aliased, variant
 from mqtt.names import TopicTree
 from mqtt.packets import Version
 from mqtt.topics import FilterTree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from broker.aliases import Alias
     from broker.delivery import Lost
     from broker.guard import Readers
     from broker.messages import Message
     from broker.outlet import Outlet
+    from broker.routes import Subscribed, Target
     from broker.session import Session
     from mqtt.outgoing import Parcel
     from mqtt.runs import Run
@@ -40,8 +42,6 @@ if TYPE_CHECKING:
 V5, V311 = Version.V5, Version.V311  # looking a member up costs more than comparing it
 MAX_ROUTES = 65_536  # topics with a remembered route; the table is dropped and rebuilt beyond that
 MAX_ROUTES_BYTES = 64 << 20  # the same for its memory: topics are as long as their publishers like
-ROUTE_BYTES = 1_300  # of a route beside its topic and targets, its place in the tree included
-TARGET_BYTES = 100  # of one session on it; measured as 90
 MAX_LANES = 4_096  # different sets of outlets remembered
 MAX_REBUILDS = (
     5  # times a route is built again because policy changed meanwhile; then nobody gets it
@@ -54,87 +54,6 @@ class ReadCheck(Protocol):
     async def may_read(self, sessions: Sequence[Session], topic: bytes) -> Readers:
         """Return those that may, in order."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subscribed:
-    """One topic filter of one session, as it was granted.
-
-    Attributes:
-        session: whose.
-        filter: `$share/NAME/` included.
-        qos: the highest at which it gets messages.
-        no_local: not those its own client publishes.
-        retain_as_published: RETAIN flags are kept.
-        identifier: its Subscription Identifier.
-    """
-
-    session: Session
-    filter: str
-    qos: int
-    no_local: bool
-    retain_as_published: bool
-    identifier: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """One session on a route, with what its matching filters add up to."""
-
-    session: Session
-    qos: int
-    no_local: bool
-    retain_as_published: bool
-    identifiers: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupTarget:
-    """A shared subscription on a route: the members that may read the topic."""
-
-    group: Group
-    members: tuple[Target, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Lane:
-    """Outlets that take QoS 0 packets of one version as they are; the same object for all routes with just these."""
-
-    version: Version
-    outlets: tuple[Outlet, ...]
-    max_packet_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
-    """Where messages on one topic go.
-
-    Attributes:
-        targets: every session once, at the highest QoS of its matching filters (MQTT 3.3.4-2).
-        v5: outlets of connected MQTT 5 clients that take a run as it is.
-        v311: outlets of connected MQTT 3.1.1 clients.
-        special: connected clients that get identifiers or aliases.
-        groups: the shared subscriptions.
-        not_to_self: outlets whose client asked not to get its own messages (no-local).
-        lane: the outlets, where nothing else is to be known of the route.
-    """
-
-    targets: tuple[Target, ...]
-    v5: tuple[Outlet, ...]
-    v311: tuple[Outlet, ...]
-    special: tuple[Target, ...]
-    groups: tuple[GroupTarget, ...]
-    not_to_self: frozenset[Outlet]
-    lane: Lane | None = None
-
-    @property
-    def memory(self) -> int:
-        """What it holds, in bytes."""
-        members = sum(len(group.members) for group in self.groups)
-        return ROUTE_BYTES + TARGET_BYTES * (len(self.targets) + members)
-
-
-NOBODY = Route(targets=(), v5=(), v311=(), special=(), groups=(), not_to_self=frozenset())
 
 
 class Router:
@@ -335,7 +254,7 @@ class Router:
                     self._remember(topic, route)
                 return route
             # Whoever left meanwhile is not to be given anything any more; whoever came gets the next message.
-            return _without_gone(route)
+            return without_gone(route)
         return NOBODY
 
     async def _build(self, topic: bytes) -> tuple[Route, bool]:
@@ -351,14 +270,14 @@ class Router:
         members = [(group, tuple(group.members.values())) for group in groups]
         readers = await self._guard.may_read(tuple(merged | sharing), topic)
         allowed = frozenset(readers.allowed)
-        targets = tuple(_merge(found) for session, found in merged.items() if session in allowed)
+        targets = tuple(target_of(found) for session, found in merged.items() if session in allowed)
         shared = tuple(
             GroupTarget(
-                group=group, members=tuple(_merge([m]) for m in found if m.session in allowed)
+                group=group, members=tuple(target_of([m]) for m in found if m.session in allowed)
             )
             for group, found in members
         )
-        return self._with_lane(_route(targets, shared)), readers.lasting
+        return self._with_lane(route_of(targets, shared)), readers.lasting
 
     def _with_lane(self, route: Route) -> Route:
         """The route with its lane, if it has one."""
@@ -590,7 +509,7 @@ class Router:
 def _takers(group: Group, tried: Sequence[Session]) -> list[Target]:
     """Members that can queue messages: those that are connected, or else those that are kept."""
     members = [
-        _merge([m]) for session, m in group.members.items() if m.qos and session not in tried
+        target_of([m]) for session, m in group.members.items() if m.qos and session not in tried
     ]
     online = [m for m in members if m.session.outlet is not None]
     return online or [m for m in members if m.session.kept]
@@ -618,58 +537,3 @@ def _put_aliased(outlet: Outlet, form: Run, alias: Alias) -> bool:
             outlet.put(short.data[start * short.stride :], short.stride, form.count - start) or owed
         )
     return owed
-
-
-def _without_gone(route: Route) -> Route:
-    """The route without sessions that ended, and with the outlets of now."""
-    targets = tuple(t for t in route.targets if _still_there(t))
-    groups = tuple(
-        GroupTarget(group=g.group, members=tuple(m for m in g.members if _still_there(m)))
-        for g in route.groups
-    )
-    return _route(targets, groups)
-
-
-def _still_there(target: Target) -> bool:
-    return not target.session.ended
-
-
-def _route(targets: tuple[Target, ...], groups: tuple[GroupTarget, ...]) -> Route:
-    plain: dict[Version, list[Outlet]] = {Version.V5: [], Version.V311: []}
-    special: list[Target] = []
-    for target in targets:
-        outlet = target.session.outlet
-        if outlet is None:
-            continue
-        if outlet.aliases is not None or (target.identifiers and outlet.version == Version.V5):
-            special.append(target)
-        else:
-            plain[outlet.version].append(outlet)
-    outlets = _outlets_of([t for t in targets if t.no_local])
-    return Route(
-        targets=targets,
-        v5=tuple(plain[Version.V5]),
-        v311=tuple(plain[Version.V311]),
-        special=tuple(special),
-        groups=groups,
-        not_to_self=frozenset(outlets),
-    )
-
-
-def _outlets_of(targets: Sequence[Target]) -> Iterator[Outlet]:
-    for target in targets:
-        if target.session.outlet is not None:
-            yield target.session.outlet
-
-
-def _merge(subscribed: Sequence[Subscribed]) -> Target:
-    """What several matching filters of one session mean together."""
-    best = max(subscribed, key=lambda s: s.qos)
-    return Target(
-        session=best.session,
-        qos=best.qos,
-        no_local=all(s.no_local for s in subscribed),
-        retain_as_published=any(s.retain_as_published for s in subscribed),
-        # One copy carries the identifiers of all matching subscriptions (3.3.4-4).
-        identifiers=tuple(s.identifier for s in subscribed if s.identifier is not None),
-    )

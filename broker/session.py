@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from broker.outlet import Outlet
     from broker.overflow import Overflow
     from broker.records import WillRecord
-    from broker.router import Subscribed
+    from broker.routes import Subscribed
     from cache.connection import ConnectionCache
     from mqtt.errors import ReasonCode
     from mqtt.outgoing import Outgoing, Parcel

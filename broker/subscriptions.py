@@ -15,7 +15,7 @@ import trio
 
 from broker.groups import SHARED_PREFIX
 from broker.records import SubscriptionRecord
-from broker.router import Subscribed, Target
+from broker.routes import Subscribed, Target
 from mqtt.encode import encode, encode_bounded
 from mqtt.errors import ReasonCode, RemoteProtocolError
 from mqtt.packets import Suback, Unsuback

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from broker.groups import SHARE_MESSAGES, Group, GroupStrategy
-from broker.router import Target
+from broker.routes import Target
 from broker.session import Session
 from tests.unit.broker.test_session import House, queued
 

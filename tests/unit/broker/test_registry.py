@@ -9,7 +9,8 @@ from broker.admission import Offer, agree
 from broker.config import BrokerLimits
 from broker.records import WillRecord
 from broker.registry import Registry, RegistryLimits, Wills
-from broker.router import Router, Subscribed
+from broker.router import Router
+from broker.routes import Subscribed
 from broker.session import NEVER_EXPIRES_S, Session
 from mqtt.errors import ReasonCode
 from mqtt.packets import Connect, Properties, Will

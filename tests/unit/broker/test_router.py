@@ -7,14 +7,8 @@ import pytest
 
 from broker.guard import Readers
 from broker.outlet import Outlet
-from broker.router import (
-    MAX_REBUILDS,
-    MAX_ROUTES_BYTES,
-    NOBODY,
-    ROUTE_BYTES,
-    Router,
-    Subscribed,
-)
+from broker.router import MAX_REBUILDS, MAX_ROUTES_BYTES, Router
+from broker.routes import NOBODY, ROUTE_BYTES, Subscribed
 from broker.session import Session
 from mqtt.outgoing import Parcel
 from mqtt.packets import Publish, Version

@@ -13,7 +13,7 @@ what OpenSSL left in `outgoing` after it raised: that is where the alert is. ADR
 - Encrypted bytes leave in the order they were encrypted. While the wire has a tail nothing more is encrypted, except
   the close-notify of `aclose`, which goes behind it.
 - `receive_some` and `send_now` have no checkpoint while nothing blocks: that is the point of this class. So that a
-  fast peer cannot starve the others, `receive_some` takes one after `MAX_STEPS_PER_TURN` steps in a row, or, where the
+  fast peer cannot starve the others, `receive_some` takes one after `MAX_STEPS_PER_TURN` steps in a row, and, where the
   owner has set `turns`, waits for its turn before it reads when the others' time has come.
 - After `abort` or `aclose` no plain bytes are handed out any more, also none that were here before.
 """
@@ -85,7 +85,7 @@ class TlsStream(trio.abc.Stream):
         server_name: the name the client asked for (SNI), None when it sent none.
         peer_address: `host:port` of the other side, for logs.
         truncated: the peer ended TCP without TLS close-notify.
-        turns: asked before each read of the socket; None: a checkpoint is taken every `MAX_STEPS_PER_TURN` steps.
+        turns: asked before each read of the socket; None: nobody is.
     """
 
     __slots__ = (
@@ -240,7 +240,7 @@ class TlsStream(trio.abc.Stream):
         wire, turns = self._wire, self.turns
         self._steps += 1
         while True:
-            if self._steps > MAX_STEPS_PER_TURN and turns is None:
+            if self._steps > MAX_STEPS_PER_TURN:
                 self._steps = 0
                 await trio.lowlevel.checkpoint()
             if wire.ended is not None:

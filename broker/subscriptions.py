@@ -23,6 +23,8 @@ from mqtt.properties import EMPTY, Properties
 from mqtt.topics import verify_topic_filter
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from broker.durability import Durability
     from broker.guard import Guard
     from broker.outlet import Outlet
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 MAX_FILTERS_BYTES = 4 << 20
 LEVEL_BYTES = 400  # of one level in the tree of filters: a node and its place, measured as 370
 REPLAY_PER_TURN = 64  # retained messages sent in a row
+TOGETHER = 64  # filters of one packet that are asked about together
 RETAIN_ALWAYS, RETAIN_IF_NEW = 0, 1  # MQTT 3.8.3.1: retain handling; 2 is never
 
 
@@ -95,7 +98,11 @@ class Subscriptions:
         """
         identifiers = packet.properties.subscription_identifiers
         identifier = identifiers[0] if identifiers else None
-        results = [await self._grant(each, identifier) for each in packet.filters]
+        results: list[Granted] = []
+        for first in range(0, len(packet.filters), TOGETHER):
+            some = packet.filters[first : first + TOGETHER]
+            await self._foresee(some)
+            results += [await self._grant(each, identifier) for each in some]
         if not await self._stored():
             results = [self._take_back(each) for each in reversed(results)][::-1]
         text = next((each.text for each in results if each.text), "")
@@ -113,6 +120,11 @@ class Subscriptions:
                     self._router.gather(each.subscribed.filter)
                 elif each.replay:
                     await self._replay(each.subscribed.filter, outlet, nursery)
+
+    async def _foresee(self, subscriptions: Sequence[Subscription]) -> None:
+        if len(subscriptions) > 1:
+            matched = [_matched(each.filter) for each in subscriptions if _valid(each.filter)]
+            await self._guard.foresee(self._session, matched)
 
     async def _grant(self, subscription: Subscription, identifier: int | None) -> Granted:
         """Weigh one filter, and make it effective if it is granted."""
@@ -282,6 +294,14 @@ class Subscriptions:
                 self._router.hand(target, message, touched, retain=True)
         for each in touched:
             each.flush_now()
+
+
+def _valid(filter_: str) -> bool:
+    try:
+        verify_topic_filter(filter_)
+    except RemoteProtocolError:
+        return False
+    return True
 
 
 def _matched(filter_: str) -> str:

@@ -55,6 +55,21 @@ async def test_guard_asks_for_all_misses_of_a_route_together() -> None:
         assert broker.authorizer.stats.batches - batches <= 2
 
 
+async def test_guard_asks_for_many_filters_together_and_finds_the_answers() -> None:
+    async with running_broker(allow("v", "read", "topic.t.**")) as broker:
+        asker = asker_of(broker, "v")
+        filters = [f"t/{number}/+" for number in range(40)] + ["t/1/+", "a/" * 200]
+        before = broker.authorizer.stats.batches
+        await broker.guard.foresee(asker, filters)
+        batches = broker.authorizer.stats.batches
+        assert batches - before <= 2
+        for filter_ in filters[:-1]:
+            assert (await broker.guard.may_subscribe(asker, filter_)).allowed
+        assert broker.authorizer.stats.batches == batches
+        broker.audit.close()
+        assert not broker.audit.recent, "to foresee is not to deny"
+
+
 async def test_guard_denies_until_the_first_policy() -> None:
     async with running_broker(allow("sensor", "write", "topic.t")) as broker:
         broker.guard.authorizer.withdraw("no policy yet")

@@ -50,6 +50,22 @@ async def test_subscribe_answers_each_filter(filter_: str, reason: ReasonCode) -
         assert answer.reasons == (reason,)
 
 
+async def test_many_filters_of_one_packet_are_asked_about_together_and_answered_each() -> None:
+    async with running_broker(allow("viewer", "read", "topic.t.**")) as broker:
+        viewer = await broker.client("viewer")
+        filters = [f"t/{number}/+" for number in range(150)]
+        filters[20] = "secret/+"
+        before = broker.authorizer.stats.batches
+        await viewer.send(
+            Subscribe(packet_id=1, filters=tuple(Subscription(filter=f, qos=0) for f in filters))
+        )
+        answer = await viewer.next()
+        assert isinstance(answer, Suback)
+        failed = {n: reason for n, reason in enumerate(answer.reasons) if reason.failed}
+        assert failed == {20: ReasonCode.NOT_AUTHORIZED}
+        assert broker.authorizer.stats.batches - before <= 10
+
+
 async def test_subscriptions_are_bounded_and_replacing_one_is_free() -> None:
     async with running_broker(READS, limits=BrokerLimits(max_subscriptions=1)) as broker:
         viewer = await broker.client("viewer")

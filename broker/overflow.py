@@ -5,7 +5,8 @@ leave memory with the commit; what stays is a `Spilled`. When half of the queue 
 read back, in order, by a worker thread, and join the end of the queue under the numbers they have. While anything waits
 there every later message of the session goes there too, so that nobody overtakes.
 
-*Rules of this file.* Only what is on disk is read back. One read a session is under way. What cannot be read stays where
+*Rules of this file.* Messages of shared subscriptions do not wait here: they must be at hand to be handed on, so other
+members get them. Only what is on disk is read back. One read a session is under way. What cannot be read stays where
 it is and is tried again; a session that ended meanwhile gets nothing.
 """
 

@@ -488,7 +488,7 @@ class Router:
             return 0
         reached = 0
         for target, first, count in shared.group.shares(
-            members,
+            _with_room(members),
             message.run.count,
             self._strategy,
             publisher=message.publisher.name,
@@ -512,7 +512,12 @@ def _takers(group: Group, tried: Sequence[Session]) -> list[Target]:
         target_of([m]) for session, m in group.members.items() if m.qos and session not in tried
     ]
     online = [m for m in members if m.session.outlet is not None]
-    return online or [m for m in members if m.session.kept]
+    return _with_room(online or [m for m in members if m.session.kept])
+
+
+def _with_room(members: list[Target]) -> list[Target]:
+    """Those of them that can queue messages of a shared subscription, see `broker.overflow`; all if none can."""
+    return [m for m in members if m.session.delivery.overflow is None] or members
 
 
 def _slice(run: Run, first: int, count: int) -> Run:

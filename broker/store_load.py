@@ -1,8 +1,8 @@
 """Everything a store holds, verified and free of dangling references.
 
 *Rules of this file*: a row that does not verify ends the start, because nobody knows what else is wrong. A row that verifies and
-refers to nothing is repaired: a crash cannot leave one, an older version of the broker could. Packets are verified one message
-after the other, and only those that are needed in memory stay there.
+refers to nothing is repaired: a crash cannot leave one, an older version of the broker could. All packets are verified, one
+message after the other, and only those that are needed in memory stay there.
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
     from broker.records import MessageRecord, QueuedRecord, SessionRecord
     from broker.store_schema import Database
+
+HELD_BYTES = (
+    1 << 26
+)  # of packets while it is not known which are needed; what is beyond and needed is read twice
+NOT_HELD = b""  # no packet is empty
 
 T = TypeVar("T")
 Columns = TypeVarTuple("Columns")
@@ -66,7 +71,7 @@ _TWO, _THREE = (int, int, bytes), (int, int, int, bytes)
 
 
 def _read(database: Database) -> tuple[Restored, dict[int, int]]:
-    """All rows, the messages without their packets; and how many bytes each of these has."""
+    """All rows, most of a large store's messages without their packets; and how many bytes each of these has."""
     rows, meta = database.rows, database.meta
     settled = dict(_pairs(database, "settled"))
     sessions = [
@@ -75,9 +80,11 @@ def _read(database: Database) -> tuple[Restored, dict[int, int]]:
     ]
     messages: list[MessageRecord] = []
     sizes: dict[int, int] = {}
+    held_bytes = 0
     for each in _each(database, "message", _ONE, rows.open_message):
         sizes[each.message_id] = len(each.data)
-        messages.append(replace(each, data=b""))
+        held_bytes += len(each.data)
+        messages.append(each if held_bytes <= HELD_BYTES else replace(each, data=NOT_HELD))
     subscriptions = _all(database, "subscription", (int, bytes, bytes), rows.open_subscription)
     retained = _all(database, "retained", _TAG, rows.open_retained)
     found = Restored(
@@ -96,14 +103,19 @@ def _read(database: Database) -> tuple[Restored, dict[int, int]]:
 
 
 def _with_packets(database: Database, restored: Restored) -> Restored:
-    messages = [
-        database.rows.open_message(each.message_id, body)
+    """Read again what was verified and not held."""
+    messages = tuple(
+        each if each.data is not NOT_HELD else _message(database, each.message_id)
         for each in restored.messages
-        for (body,) in database.connection.execute(
-            "select body from message where id = ?", (each.message_id,)
-        )
-    ]
-    return replace(restored, messages=tuple(messages))
+    )
+    return replace(restored, messages=messages)
+
+
+def _message(database: Database, message_id: int) -> MessageRecord:
+    (body,) = database.connection.execute(
+        "select body from message where id = ?", (message_id,)
+    ).fetchone()
+    return database.rows.open_message(message_id, body)
 
 
 def _all(

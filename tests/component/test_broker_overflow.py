@@ -26,6 +26,10 @@ BLOCKS: Final = 500
 IN_MEMORY: Final = 500
 MOST_GROWTH_BYTES: Final = 24 * MEBIBYTE
 """What memory may grow by while 30 MB wait: queue, batches of the store, and what the allocator keeps."""
+ENTRY_BYTES: Final = 256
+"""What stays in memory of a message that waits in the store only."""
+MESSAGES: Final = 50_000
+TOGETHER: Final = 50
 ACKNOWLEDGED_TOGETHER: Final = 50
 
 TABLES: Final = f"""
@@ -104,6 +108,54 @@ async def test_queue_beyond_memory_outlives_the_broker_and_comes_in_order(site: 
         figures = await broker.until(lambda figures: figures["store_messages"] == 0)
         assert figures["messages_stored"] == 0
         assert figures["store_failed_reads_total"] == 0
+
+
+async def publish_singly(client: Rough, topic: str, count: int) -> None:
+    """Messages no two of which are one run, because their topics take turns; as many in a read as with runs."""
+    for first in range(0, count, TOGETHER):
+        data = b"".join(
+            encode(
+                Publish(
+                    topic=f"{topic}/{number % 2}",
+                    payload=number.to_bytes(1_024),
+                    qos=1,
+                    packet_id=number - first + 1,
+                ),
+                Version.V5,
+            )
+            for number in range(first, first + TOGETHER)
+        )
+        await client.send(data)
+        for _ in range(TOGETHER):
+            answer = await client.receive()
+            assert isinstance(answer, Puback), answer
+            assert not answer.reason.failed
+
+
+async def test_queue_of_fifty_thousand_takes_little_memory_and_outlives_the_broker(
+    site: Site,
+) -> None:
+    client_id, topic = unique("away"), f"bench/{unique('overflow')}"
+    with loaded(site, TABLES) as broker:
+        async with rough(broker.at, "bench") as client:
+            await client.enter(kept(client_id))
+            await client.subscribe(f"{topic}/+", qos=1)
+        await broker.until(lambda figures: figures["connections"] == 0)
+        async with rough(broker.at, "bench") as publisher:
+            await publisher.enter()
+            before = broker.rss_bytes
+            await publish_singly(publisher, topic, MESSAGES)
+            assert broker.rss_bytes - before < MOST_GROWTH_BYTES + MESSAGES * ENTRY_BYTES
+        broker.daemon.kill()
+    with loaded(site, TABLES) as broker:
+        assert (await broker.figures())["messages_stored"] > MESSAGES - 2 * IN_MEMORY
+        async with rough(broker.at, "bench") as client:
+            before = broker.rss_bytes
+            assert (await client.enter(kept(client_id))).session_present
+            assert await take(client, MESSAGES) == list(range(MESSAGES))
+            assert broker.rss_bytes - before < MOST_GROWTH_BYTES
+        figures = await broker.until(lambda figures: figures["store_messages"] == 0)
+        assert figures["messages_stored"] == 0
 
 
 async def test_client_that_is_only_slow_misses_nothing(site: Site) -> None:

@@ -362,7 +362,8 @@ class Model:
     """All clients, and one life of a broker after the other."""
 
     def __init__(self, most_in_memory: int) -> None:
-        self.limits = BrokerLimits(max_queued_messages=most_in_memory)
+        # Nobody waits for a slow subscriber: the broker notices at once who is gone, and the clock stands still.
+        self.limits = BrokerLimits(max_queued_messages=most_in_memory, slow_consumer_s=0.0)
         self.subscribers = [Subscriber(Device("sub", "sub-1")), Subscriber(Device("sub", "sub-2"))]
         self.publisher = Publisher(Device("pub", "pub-1"))
         self.clients: list[Client] = [*self.subscribers, self.publisher]

@@ -648,18 +648,23 @@ def test_every_session_gets_what_it_is_owed_and_nothing_else(steps: list[Step]) 
 
 
 def _above_qos_0(step: Step) -> Step:
-    """The step with all its messages above QoS 0, for sessions that are kept; others lose what does not fit."""
+    """The step for sessions that are kept: nothing they wait for depends on how full their queues in memory are.
+
+    QoS 0 would be dropped, and retained messages would come when there is room.
+    """
     match step:
         case Come():
             clean = step.clean and step.who != WITHOUT_EXPIRY
             return replace(step, clean=clean, expiry_s=max(step.expiry_s, SHORT_S))
-        case Say() | Want():
+        case Say():
+            return replace(step, qos=max(step.qos, 1), retain=False)
+        case Want():
             return replace(step, qos=max(step.qos, 1))
         case _:
             return step
 
 
-@settings(max_examples=110, deadline=None, derandomize=True)
+@settings(max_examples=80, deadline=None, derandomize=True)
 @given(
     steps=STEPS.map(lambda steps: [_above_qos_0(step) for step in steps]), most=st.integers(1, 3)
 )

@@ -17,6 +17,7 @@ WINDOWS = st.one_of(st.integers(1, 9), st.integers(1, 2_000), st.just(MAX_PACKET
 STARTS = st.sampled_from([0, MAX_PACKET_ID - 7, MAX_PACKET_ID - 300, 5 * MAX_PACKET_ID + 11])
 PICKS = st.lists(st.integers(0, 10_000), min_size=1, max_size=12)
 GROUPS = ("own", "red", "blue")
+ELSEWHERE = "elsewhere"
 QOS = st.sampled_from([1, 1, 2])
 PARCELS = st.lists(st.tuples(COUNTS, QOS, st.sampled_from(GROUPS)), max_size=8)
 MESSAGE_BYTES = 10
@@ -43,6 +44,7 @@ class Message:
         before: on an earlier one.
         released: its PUBREC came.
         finished: but something before it is not.
+        elsewhere: it has a number only.
     """
 
     number: int
@@ -52,6 +54,7 @@ class Message:
     before: bool = False
     released: bool = False
     finished: bool = False
+    elsewhere: bool = False
 
     @property
     def under_way(self) -> bool:
@@ -59,7 +62,7 @@ class Message:
 
     @property
     def queued(self) -> bool:
-        return not self.sent and not self.finished
+        return not self.sent and not self.finished and not self.elsewhere
 
 
 class Sender(RuleBasedStateMachine):
@@ -72,6 +75,7 @@ class Sender(RuleBasedStateMachine):
         self.next = 0
         self.window = 1
         self.added: dict[int, int] = {}  # by number: the place in its bundle when that was added
+        self.elsewhere: list[Parcel[Bundle]] = []
 
     @initialize(start=STARTS, window=WINDOWS, parcels=PARCELS)
     def begin(self, start: int, window: int, parcels: list[tuple[int, int, str]]) -> None:
@@ -114,6 +118,9 @@ class Sender(RuleBasedStateMachine):
 
     @rule(count=COUNTS, qos=QOS, group=st.sampled_from(GROUPS))
     def add(self, count: int, qos: int, group: str) -> None:
+        if self.elsewhere:  # nobody overtakes
+            self.reserve(count, qos)
+            return
         bundle = Bundle(group, count)
         parcel = Parcel(
             content=bundle, first=100, count=count, qos=qos, size_bytes=count * MESSAGE_BYTES
@@ -124,6 +131,29 @@ class Sender(RuleBasedStateMachine):
             self.messages.append(Message(self.next, qos, bundle))
             self.added[self.next] = 100 + index
             self.next += 1
+
+    @rule(count=COUNTS, qos=QOS)
+    def reserve(self, count: int, qos: int) -> None:
+        bundle = Bundle(ELSEWHERE, count)
+        parcel = Parcel(
+            content=bundle, first=100, count=count, qos=qos, size_bytes=count * MESSAGE_BYTES
+        )
+        parcel.sequence = self.outgoing.reserve(count)
+        assert parcel.sequence == self.next
+        self.elsewhere.append(parcel)
+        for index in range(count):
+            self.messages.append(Message(self.next, qos, bundle, elsewhere=True))
+            self.added[self.next] = 100 + index
+            self.next += 1
+
+    @rule()
+    @precondition(lambda self: self.elsewhere)
+    def bring(self) -> None:
+        parcel = self.elsewhere.pop(0)
+        self.outgoing.bring(parcel, self.elsewhere[0].sequence if self.elsewhere else None)
+        for message in self.messages:
+            if message.bundle is parcel.content:
+                message.elsewhere = False
 
     @rule(pieces=st.integers(1, 40))
     def take(self, pieces: int) -> None:
@@ -263,12 +293,13 @@ class Sender(RuleBasedStateMachine):
             old.rewind()
         rows = [replace(p, settled=0, sent=0, held=False) for p in old.parcels()]
         released = [m.number for m in self.messages if m.released]
-        end = max([old.low, *(row.end for row in rows)])
+        end = max([old.low, *(row.end for row in [*rows, *self.elsewhere])])
         fresh_from = old.sent_below if clean else end
         self.outgoing = Outgoing(max(end, fresh_from), fresh_from=fresh_from)
         for row in rows:
             mine = [number for number in released if row.sequence <= number < row.end]
             self.outgoing.restore(row, settled_below=old.low, released=mine)
+        self.outgoing.elsewhere_from = self.elsewhere[0].sequence if self.elsewhere else None
         self.forget_connection()
         for message in self.messages:
             message.before = message.number < fresh_from
@@ -326,7 +357,7 @@ class Sender(RuleBasedStateMachine):
         outgoing = self.outgoing
         assert outgoing.in_flight == len(self.under_way())
         assert outgoing.queued == sum(m.queued for m in self.messages)
-        assert len(outgoing) == sum(not m.finished for m in self.messages)
+        assert len(outgoing) == sum(not m.finished and not m.elsewhere for m in self.messages)
         assert outgoing.low == self.low()
         assert outgoing.next_sequence == self.next
 
@@ -355,7 +386,7 @@ class Sender(RuleBasedStateMachine):
 
     @invariant()
     def parcels_are_those_with_something_left(self) -> None:
-        bundles = list(dict.fromkeys(m.bundle for m in self.messages))
+        bundles = list(dict.fromkeys(m.bundle for m in self.messages if not m.elsewhere))
         assert [p.content for p in self.outgoing.parcels()] == bundles
 
 

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from acl.model import Principal, PrincipalKind
-from broker.messages import MAX_VARIANTS, Message, Messages
+from broker.messages import MAX_VARIANTS, Message, Messages, message_of
+from broker.store_schema import StoreDamaged
 from mqtt.convert import number
 from mqtt.packets import Properties, Publish, Version
 from mqtt.runs import Run, run_of
@@ -92,6 +95,73 @@ def test_messages_of_a_new_life_go_on_where_the_old_one_ended() -> None:
     message = messages.take(run_of(Publish(topic="t", payload=b"x", qos=1), Version.V5), SENSOR)
     messages.need(message)
     assert message.stored_as == 41
+
+
+# -- what is needed in the store only ------------------------------------------------------------
+
+
+def test_message_that_is_needed_in_the_store_only_leaves_it_with_the_last(desk: Desk) -> None:
+    message = desk.take(count=3)
+    size = len(message.run.data)
+    for _ in range(3):
+        desk.messages.need(message)
+    for _ in range(2):
+        desk.messages.spill(message)
+    desk.messages.release(message)
+    assert message.stored_as == 1, "two need it there"
+    desk.messages.release_spilled(1)
+    assert (list(desk.rows.messages), desk.messages.stored_bytes) == ([1], size)
+    desk.messages.release_spilled(1)
+    assert (desk.rows.messages, desk.messages.stored, desk.messages.stored_bytes) == ({}, 0, 0)
+    assert message.stored_as == 0, "who needs it from now on has it stored again"
+
+
+def test_message_that_is_needed_here_again_is_one_object_for_all(desk: Desk) -> None:
+    message = desk.take()
+    for _ in range(3):
+        desk.messages.need(message)
+        desk.messages.spill(message)
+    (row,) = desk.rows.messages.values()
+    assert desk.messages.bring(row) is message, "it is still here"
+    desk.messages.release(message)
+    data = message.run.data
+    del message
+    again = desk.messages.bring(row)
+    assert desk.messages.bring(row) is again
+    assert (again.run.data, again.stored_as, again.received_at) == (data, 1, 1_000.0)
+    assert again.publisher == SENSOR
+    for _ in range(2):
+        assert desk.rows.messages
+        desk.messages.release(again)
+    assert (desk.rows.messages, desk.messages.stored) == ({}, 0)
+
+
+def test_message_that_an_earlier_life_left_in_the_store_is_counted_once(desk: Desk) -> None:
+    here, there = desk.take(), desk.take()
+    for message in (here, there):
+        desk.messages.need(message)
+    rows = dict(desk.rows.messages)
+    size = len(here.run.data)
+    life = Messages(desk.rows, clock=lambda: 0.0, next_id=3)
+    kept = message_of(rows[1])
+    life.restored(kept, 1)
+    kept.needed_by = 1
+    life.spilled(1, 2, size, kept)
+    life.spilled(2, 1, size, None)
+    assert (life.stored, life.stored_bytes) == (2, 2 * size)
+    assert life.bring(rows[1]) is kept
+    life.release(kept)
+    life.release(kept)
+    life.release_spilled(1)
+    life.release_spilled(2)
+    assert (desk.rows.messages, life.stored, life.stored_bytes) == ({}, 0, 0)
+
+
+def test_row_that_is_no_packet_is_refused(desk: Desk) -> None:
+    desk.messages.need(desk.take())
+    (row,) = desk.rows.messages.values()
+    with pytest.raises(StoreDamaged, match="message 1 of the store is no MQTT packet"):
+        message_of(replace(row, data=b"no packet"))
 
 
 # -- expiry ----------------------------------------------------------------------------------

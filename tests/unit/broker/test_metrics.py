@@ -170,6 +170,30 @@ async def test_page_says_why_messages_were_dropped() -> None:
         assert page["stockade_messages_dropped_total", ("denied",)] == 1
 
 
+async def test_page_tells_what_waits_in_the_store_only_from_what_is_queued() -> None:
+    limits = BrokerLimits(max_queued_messages=2)
+    async with running_broker(SENSOR, VIEWER, store=Volatile(), limits=limits) as broker:
+        sensor, viewer = await broker.client("sensor"), broker.peer("viewer")
+        await viewer.greet(KEPT)
+        await viewer.send(Subscribe(packet_id=1, filters=(Subscription(filter="t/#", qos=1),)))
+        await viewer.next()
+        await viewer.leave()
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(5):
+            await sensor.send(Publish(topic="t/1", payload=b"x" * 100, qos=1, packet_id=1))
+            await sensor.next()
+        page = page_of(broker)
+        assert page["stockade_messages_queued", ()] == 2
+        assert page["stockade_messages_stored", ()] == 3
+        assert 300 < page["stockade_messages_stored_bytes", ()] < 400
+        assert page["stockade_store_failed_reads_total", ()] == 0
+        await viewer_back(broker)
+        await trio.testing.wait_all_tasks_blocked()
+        page = page_of(broker)
+        assert page["stockade_store_failed_reads_total", ()] == 1, "nothing can be read there"
+        assert page["stockade_messages_stored", ()] == 3
+
+
 async def test_page_shows_what_is_not_on_disk(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store")
     async with running_broker() as broker:

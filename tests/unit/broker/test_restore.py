@@ -3,14 +3,18 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from math import inf
 
 import pytest
 import trio
 import trio.testing
 
 from acl.model import Principal
+from acl.rules import AclRule
+from broker.config import BrokerLimits
 from broker.delayed import DelayedPublisher
 from broker.records import Restored
+from broker.store_load import with_heads
 from mqtt.packets import (
     Packet,
     Pingreq,
@@ -455,3 +459,85 @@ async def test_row_a_session_is_done_with_is_not_counted_as_a_need() -> None:
         assert [p.sequence for p in session.delivery.outgoing.parcels()] == [4]
         session.close()
         assert broker.publishing.messages.stored == 0
+
+
+# -- queues longer than memory ---------------------------------------------------------------
+
+
+@asynccontextmanager
+async def short_life_of(
+    rows: Rows, *rules: AclRule, most: int = 2, keep: int | None = None
+) -> AsyncGenerator[TestBroker]:
+    """The same with so many messages of a queue in memory, and with so many at its start."""
+    found = rows.restored()
+    sizes = {each.message_id: len(each.data) for each in found.messages}
+    restored = with_heads(found, sizes, most if keep is None else keep, inf)
+    limits = BrokerLimits(max_queued_messages=most)
+    async with running_broker(
+        *(rules or RULES), store=rows, restored=restored, limits=limits
+    ) as broker:
+        yield broker
+
+
+async def fill(rows: Rows) -> None:
+    """Six messages for a client that is away, four of them in the store only."""
+    async with short_life_of(rows) as broker:
+        sensor, viewer = await broker.client("sensor"), await connected(broker, "viewer")
+        await subscribe(viewer, "t/#")
+        await left(broker, viewer)
+        for number in range(6):
+            await publish(sensor, b"%d" % number)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 2, 4, 100])
+async def test_what_waits_in_the_store_only_comes_in_order_after_a_restart(keep: int) -> None:
+    rows = Rows()
+    await fill(rows)
+    async with short_life_of(rows, keep=keep) as broker:
+        (session,) = [s for s in broker.registry.all_sessions() if s.principal.name == "viewer"]
+        overflow = session.delivery.overflow
+        assert (0 if overflow is None else overflow.messages) == max(6 - keep, 0)
+        assert broker.publishing.messages.stored == 6
+        viewer = await connected(broker, "viewer", present=True)
+        found = [m for m in await everything(viewer) if isinstance(m, Publish)]
+        assert [(m.payload, m.packet_id, m.dup) for m in found] == [
+            (b"%d" % number, number + 1, False) for number in range(6)
+        ]
+        await viewer.send(*(Puback(packet_id=m.packet_id or 0) for m in found))
+        await trio.testing.wait_all_tasks_blocked()
+        assert (rows.queued, rows.messages) == ({}, {})
+        assert broker.publishing.messages.stored == 0
+
+
+async def test_what_waits_in_the_store_only_is_not_taken_for_sent() -> None:
+    rows = Rows()
+    await fill(rows)
+    one_at_a_time = Properties(session_expiry_interval=100, receive_maximum=1)
+    async with short_life_of(rows) as broker:
+        viewer = await connected(broker, "viewer", present=True, properties=one_at_a_time)
+        first = await got(viewer)
+        await left(broker, viewer)
+    async with short_life_of(rows) as broker:
+        viewer = await connected(broker, "viewer", present=True)
+        again, *others = [m for m in await everything(viewer) if isinstance(m, Publish)]
+        assert again == replace(first, dup=True)
+        assert [m.dup for m in others] == [False] * 5
+
+
+async def test_grant_revoked_while_the_broker_was_down_stops_what_waits_in_the_store_only() -> None:
+    rows = Rows()
+    await fill(rows)
+    async with short_life_of(rows, SENSOR, allow("viewer", "read", "topic.t.2")) as broker:
+        viewer = await connected(broker, "viewer", present=True)
+        assert await viewer.nothing()
+        assert (rows.queued, rows.messages) == ({}, {})
+
+
+async def test_end_of_a_session_takes_what_waits_in_the_store_only_with_it() -> None:
+    rows = Rows()
+    await fill(rows)
+    async with short_life_of(rows) as broker:
+        await connected(broker, "viewer", clean=True)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (rows.queued, rows.messages) == ({}, {})
+        assert (broker.publishing.messages.stored, broker.messaging.budget.entry_bytes) == (0, 0)

@@ -7,6 +7,7 @@ import pytest
 
 from broker.guard import Readers
 from broker.outlet import Outlet
+from broker.overflow import Overflow
 from broker.router import MAX_REBUILDS, MAX_ROUTES_BYTES, Router
 from broker.routes import NOBODY, ROUTE_BYTES, Subscribed
 from broker.session import Session
@@ -409,6 +410,19 @@ async def test_only_members_that_are_connected_are_chosen() -> None:
         assert await town.publish(letter) == 1
     assert len(line.payloads()) == 6
     assert not len(away.delivery.outgoing)
+
+
+async def test_member_whose_messages_wait_in_the_store_only_is_passed_over() -> None:
+    town = Town()
+    full, full_line = town.member("full", GROUP, qos=1, kept=True)
+    free, line = town.member("free", GROUP, qos=1, kept=True)
+    full.delivery.overflow = Overflow()
+    for letter in (b"1", b"2", b"3"):
+        assert await town.publish(letter, qos=1) == 1
+    assert (line.payloads(), full_line.payloads()) == ([b"1", b"2", b"3"], [])
+    town.leave(free)
+    town.router.give_again(GROUP, free.delivery.withdraw(GROUP))
+    assert town.house.lost == [(b"t", 0, 1, "queue full")] * 3, "there is nobody else"
 
 
 async def test_message_for_a_group_without_members_that_could_wait_is_told_as_lost() -> None:

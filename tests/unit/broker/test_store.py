@@ -313,6 +313,37 @@ async def test_store_that_fails_at_its_end_says_what_is_lost(path: Path) -> None
     store.close()
 
 
+async def test_store_gives_back_what_is_on_disk_between_two_commits(path: Path) -> None:
+    async with running(open_store(path)) as store:
+        store.put_session(a_session())
+        for number in (1, 2, 3):
+            store.put_message(a_message(number))
+            store.put_queued(a_queued(sequence=number, message_id=number))
+        assert await store.flush()
+        found: list[object] = []
+
+        async def read(*numbers: int) -> None:
+            found.append(await store.fetch(1, numbers, numbers))
+
+        async with trio.open_nursery() as nursery:
+            for number in (1, 2):
+                nursery.start_soon(read, number, number + 1)
+            store.put_message(a_message(4))
+            nursery.start_soon(store.flush)
+    assert len(found) == 2
+    for number in (1, 2):
+        pair = (number, number + 1)
+        rows = {each: a_queued(sequence=each, message_id=each) for each in pair}
+        assert (rows, {each: a_message(each) for each in pair}) in found
+
+
+async def test_store_gives_nothing_back_once_it_is_closed(path: Path) -> None:
+    async with running(open_store(path)) as store:
+        store.put_session(a_session())
+    with pytest.raises(StoreError, match="the store is closed"):
+        await store.fetch(1, [1], [1])
+
+
 async def test_store_recovers_from_a_disk_that_refuses(path: Path) -> None:
     """SQLite's own switch for a read-only database stands for a disk that became one."""
     store = open_store(path)

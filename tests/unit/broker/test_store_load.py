@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from broker import store_load
 from broker.records import QueuedRecord, Restored, SessionRecord, WillRecord
 from broker.store_batch import Batch
 from broker.store_load import load, repaired, with_heads
@@ -222,6 +223,16 @@ def test_message_that_is_needed_in_the_store_only_is_not_loaded(database: Databa
         (4, len(DATA)),
     ]
     assert repairs == 0
+
+
+def test_packets_of_a_large_store_are_read_twice_and_are_the_same(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(database, batch_of(SOUND))
+    whole, _ = load(database)
+    for held_bytes in (0, 2 * len(DATA)):
+        monkeypatch.setattr(store_load, "HELD_BYTES", held_bytes)
+        assert load(database) == (whole, 0)
 
 
 def test_damaged_message_is_refused_also_if_it_is_needed_in_the_store_only(

@@ -515,6 +515,34 @@ def test_what_is_added_after_a_restart_is_fresh() -> None:
     assert [(p.sequence, p.dup) for p in taken(outgoing)] == [(3, False)]
 
 
+# ---- elsewhere
+
+
+def test_messages_that_wait_elsewhere_keep_their_numbers_and_their_place() -> None:
+    outgoing = singles("a")
+    assert (outgoing.reserve(2), outgoing.reserve(1)) == (1, 3)
+    assert (outgoing.elsewhere_from, outgoing.next_sequence) == (1, 4)
+    assert numbers(taken(outgoing)) == [0]
+    outgoing.bring(numbered(1, count=2), 3)
+    outgoing.bring(numbered(3), None)
+    assert numbers(taken(outgoing)) == [1, 2, 3]
+    outgoing.add(parcel("b"))
+    assert numbers(taken(outgoing)) == [4]
+
+
+def test_nothing_that_waits_elsewhere_is_finished() -> None:
+    outgoing = singles("a")
+    outgoing.reserve(2)
+    taken(outgoing)
+    outgoing.acknowledge(ids(0))
+    assert counts(outgoing) == (0, 0, 1)
+    outgoing.rewind()
+    assert outgoing.sent_below == 1
+    outgoing.bring(numbered(1, count=2), None)
+    assert counts(outgoing) == (0, 2, 1)
+    assert outgoing.head_is_fresh
+
+
 # ---- giving up
 
 

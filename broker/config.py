@@ -40,6 +40,7 @@ class BrokerLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         max_queued_session_bytes: bytes of the packets that may wait there.
         max_stored_messages: messages of one kept session that wait in the store only, when its queue is full; 0: none.
         max_stored_session_bytes: bytes of their packets.
+        max_stored_bytes_per_principal: of those of all sessions of one principal.
         max_message_age_s: seconds a QoS 1 or 2 message may wait for a client before it is dropped as expired, whatever
             its publisher allows; 0: no bound but the publisher's.
         max_waiting_bytes: bytes waiting for all clients together; beyond it every queue counts as full.
@@ -71,6 +72,7 @@ class BrokerLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     max_queued_session_bytes: int = 16_777_216
     max_stored_messages: int = 100_000
     max_stored_session_bytes: int = 268_435_456
+    max_stored_bytes_per_principal: int = 1_073_741_824
     max_message_age_s: float = 0.0
     max_waiting_bytes: int = 536_870_912
     max_waiting_bytes_per_principal: int = 134_217_728
@@ -253,6 +255,9 @@ def verify_limits(config: BrokerConfig) -> None:
     )
     _within("limits.max_stored_messages", limits.max_stored_messages, 0, 10_000_000)
     _within("limits.max_stored_session_bytes", limits.max_stored_session_bytes, 0, 1 << 44)
+    _within(
+        "limits.max_stored_bytes_per_principal", limits.max_stored_bytes_per_principal, 0, 1 << 44
+    )
     _within("limits.max_waiting_bytes", limits.max_waiting_bytes, 1 << 20, 1 << 40)
     _within("limits.topic_alias_maximum", limits.topic_alias_maximum, 0, 256)
     _within("limits.max_sessions", limits.max_sessions, 1, 10_000_000)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING
 
 from broker.overflow import SPILLED_BYTES, Overflow, Spilled
@@ -95,6 +96,7 @@ class QueueLimits:
         max_queued_bytes: their size.
         max_stored: messages that wait in the store only.
         max_stored_bytes: their size.
+        max_principal_bytes: size of those of all sessions of its principal.
         max_age_s: seconds after which one that was never sent is not sent any more; 0: none.
     """
 
@@ -102,6 +104,7 @@ class QueueLimits:
     max_queued_bytes: int
     max_stored: int = 0
     max_stored_bytes: int = 0
+    max_principal_bytes: float = inf
     max_age_s: float = 0.0
 
 
@@ -188,7 +191,7 @@ class Delivery:
         self.overflow = overflow
         self._unfinished_bytes = _size(self.outgoing)
         if overflow is not None:
-            self._count_entries(len(overflow))
+            self._count_entries(len(overflow), overflow.bytes)
         self._outlet: Outlet | None = None
         self._window = 0
         self.dropped = 0
@@ -314,7 +317,7 @@ class Delivery:
         )
         self._messages.spill(message)
         overflow.add(spilled)
-        self._count_entries(1)
+        self._count_entries(1, size)
         self._store.when_durable(partial(self._spilled, overflow, spilled.end))
         return self.pump()
 
@@ -327,6 +330,7 @@ class Delivery:
             and not self._budget.full_of_entries
             and overflow.messages + count <= self._limits.max_stored
             and overflow.bytes + size <= self._limits.max_stored_bytes
+            and self._budget.stored_bytes + size <= self._limits.max_principal_bytes
         )
 
     def _spilled(self, overflow: Overflow, end: int, durable: bool) -> None:  # noqa: FBT001  a callback's one fact
@@ -408,7 +412,7 @@ class Delivery:
         )
         self.outgoing.bring(parcel, overflow.take(spilled))
         self._unfinished_bytes += PARCEL_BYTES + spilled.size_bytes
-        self._count_entries(-1)
+        self._count_entries(-1, -spilled.size_bytes)
 
     def bring_nothing(self) -> None:
         """Note that nothing is being read any more."""
@@ -486,8 +490,9 @@ class Delivery:
         self._waits = False
         self.pump_and_flush()
 
-    def _count_entries(self, number: int) -> None:
-        """Count entries that come to the overflow, or leave it."""
+    def _count_entries(self, number: int, stored_bytes: int) -> None:
+        """Count entries that come to the overflow, or leave it, and the packets in the store."""
+        self._budget.stored_bytes += stored_bytes
         size = number * SPILLED_BYTES
         self._unfinished_bytes += size
         self._entry_bytes += size
@@ -700,7 +705,7 @@ class Delivery:
                 self._messages.release(parcel.content.message)
             for spilled in self.overflow.entries() if self.overflow is not None else ():
                 self._messages.release_spilled(spilled.message_id)
-                self._count_entries(-1)
+                self._count_entries(-1, -spilled.size_bytes)
         self.outgoing = Outgoing()
         self.overflow = None
         self._unfinished_bytes = 0

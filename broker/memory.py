@@ -58,15 +58,24 @@ class Share:
         ceiling_bytes: from here on every queue in it counts as full.
         used_bytes: what waits now.
         entry_bytes: of them for entries of messages that wait in the store only.
+        stored_bytes: of the packets of these, in the store.
     """
 
-    __slots__ = ("__weakref__", "ceiling_bytes", "entry_bytes", "total", "used_bytes")
+    __slots__ = (
+        "__weakref__",
+        "ceiling_bytes",
+        "entry_bytes",
+        "stored_bytes",
+        "total",
+        "used_bytes",
+    )
 
     def __init__(self, total: MemoryBudget, ceiling_bytes: int) -> None:
         self.total = total
         self.ceiling_bytes = ceiling_bytes
         self.used_bytes = 0
         self.entry_bytes = 0
+        self.stored_bytes = 0
 
     @override
     def __repr__(self) -> str:

@@ -123,6 +123,7 @@ def connect_messaging(
             max_queued_bytes=limits.max_queued_session_bytes,
             max_stored=limits.max_stored_messages,
             max_stored_bytes=limits.max_stored_session_bytes,
+            max_principal_bytes=limits.max_stored_bytes_per_principal,
             max_age_s=limits.max_message_age_s,
         ),
         budget=budget,

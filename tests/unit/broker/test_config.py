@@ -58,6 +58,7 @@ def test_unknown_key_names_the_nearest(tmp_path: Path) -> None:
         "[limits]\nmax_message_age_s = -1\n",
         "[limits]\nmax_stored_messages = -1\n",
         "[limits]\nmax_stored_session_bytes = -1\n",
+        "[limits]\nmax_stored_bytes_per_principal = -1\n",
         "[limits]\ntopic_alias_maximum = 65535\n",
         "[limits]\nmax_sessions = 0\n",
         "[limits]\nmax_sessions_per_principal = 0\n",

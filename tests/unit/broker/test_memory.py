@@ -10,6 +10,7 @@ from broker.durability import Volatile
 from broker.memory import MemoryBudget
 from mqtt.packets import Puback
 from tests.brokers import TestBroker, allow, running_broker
+from tests.durable_rows import Rows
 from tests.unit.broker.test_messaging import SENSOR, VIEWER, connected, got, publish, subscribe
 
 CEILING_BYTES = 1_000
@@ -60,6 +61,28 @@ def test_share_is_one_for_all_queues_of_a_principal_and_gone_with_the_last() -> 
     assert budget.spent_shares == 1
     del one
     assert budget.spent_shares == 0
+
+
+async def test_principal_does_not_fill_the_store_with_what_waits_there_only() -> None:
+    limits = BrokerLimits(max_queued_messages=1, max_stored_bytes_per_principal=CEILING_BYTES)
+    rules = (SENSOR, VIEWER, allow("other", "read", "topic.t.**"))
+    async with running_broker(*rules, store=Rows(), limits=limits) as broker:
+        sensor = await broker.client("sensor")
+        for name in ("viewer-1", "viewer-2", "other"):
+            away = await connected(broker, name.partition("-")[0], name)
+            await subscribe(away, "t/#")
+            await away.leave()
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(20):
+            await publish(sensor, b"x" * 100)
+        stored = {
+            s.client_id: 0 if s.delivery.overflow is None else s.delivery.overflow.messages
+            for s in broker.registry.all_sessions()
+        }
+        assert stored["viewer-1"] + stored["viewer-2"] == stored["other"] == 9
+        for session in broker.registry.all_sessions():
+            session.close()
+        assert broker.messaging.budget.share("viewer").stored_bytes == 0
 
 
 async def test_principal_whose_share_is_spent_does_not_hurt_the_others() -> None:

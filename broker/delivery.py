@@ -337,7 +337,8 @@ class Delivery:
         if not durable:
             self._store.when_durable(partial(self._spilled, overflow, end))
             return
-        overflow.durable_below = end
+        # Who waits again after a commit that failed may be told after one that came later.
+        overflow.durable_below = max(overflow.durable_below, end)
         if overflow is self.overflow:
             self._read_back()
 

@@ -24,6 +24,7 @@ from broker.records import MessageRecord, QueuedRecord
 from broker.store_schema import StoreDamaged, StoreError, StoreUnusable
 from tests.durable_rows import Rows
 from tests.unit.broker.test_delivery import Bench
+from tests.unit.broker.test_messaging import SlowStore
 
 ROOM = 1 << 20
 
@@ -472,3 +473,16 @@ def test_read_that_gave_up_is_begun_again_by_what_makes_room() -> None:
     bench.delivery.bring_nothing()
     bench.delivery.pump()
     assert bench.refills == 2
+
+
+def test_word_of_an_earlier_commit_that_comes_late_takes_nothing_back() -> None:
+    store = SlowStore()
+    bench = Bench(store=store, session_id=1, window=1, max_queued=2, max_stored=10)
+    for number in range(6):
+        bench.give(b"%d" % number)
+    overflow = bench.delivery.overflow
+    assert overflow is not None
+    last = overflow.entries()[-1].end
+    for told in reversed(store.waiting):
+        told(True)  # noqa: FBT003  a callback's one fact
+    assert overflow.durable_below == last

@@ -22,7 +22,7 @@ from typing_extensions import override
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-BUDGET_S: Final = 0.002
+BUDGET_S: Final = 0.001
 """What a round may take before those with more to do wait for the next; the last turn of a round goes beyond it."""
 MOST_WOKEN: Final = 1_024
 SHORTEST_S: Final = 1e-6  # taken for a round in which nothing was measured

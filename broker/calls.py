@@ -91,13 +91,15 @@ def verify_response_topic(topic: str | None) -> str:
     """The response topic, when answers may be sent there.
 
     Raises:
-        RemoteProtocolError: none was given, it has wildcards, or it calls a kernel again.
+        RemoteProtocolError: none was given, it has wildcards, calls a kernel again, or is the broker's own.
     """
     if topic is None:
         raise RemoteProtocolError("a kernel call needs a response topic")
     verify_topic_name(topic.encode())
     if topic.startswith("kernel/"):
         raise RemoteProtocolError("the response topic may not be a kernel")
+    if topic.startswith(("$SYS/", "$delayed/")):  # no client publishes there, nor does a kernel for one
+        raise RemoteProtocolError("the response topic may not be one of the broker's own")
     return topic
 
 

@@ -60,7 +60,9 @@ def test_run_from_a_311_client_has_no_response_topic() -> None:
     assert call.correlations.shape == (2, 0)
 
 
-@pytest.mark.parametrize("topic", [None, "kernel/zscore", "results/+", ""])
+@pytest.mark.parametrize(
+    "topic", [None, "kernel/zscore", "results/+", "", "$SYS/broker/uptime", "$delayed/1/t"]
+)
 def test_response_topic_that_cannot_be_answered_is_refused(topic: str | None) -> None:
     with pytest.raises(RemoteProtocolError):
         verify_response_topic(topic)

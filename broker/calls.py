@@ -98,7 +98,9 @@ def verify_response_topic(topic: str | None) -> str:
     verify_topic_name(topic.encode())
     if topic.startswith("kernel/"):
         raise RemoteProtocolError("the response topic may not be a kernel")
-    if topic.startswith(("$SYS/", "$delayed/")):  # no client publishes there, nor does a kernel for one
+    if topic.startswith(
+        ("$SYS/", "$delayed/")
+    ):  # no client publishes there, nor does a kernel for one
         raise RemoteProtocolError("the response topic may not be one of the broker's own")
     return topic
 

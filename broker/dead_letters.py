@@ -15,6 +15,7 @@ import trio
 
 from mqtt.errors import LocalProtocolError
 from mqtt.packets import Version
+from mqtt.properties import MAX_USER_PROPERTIES
 from mqtt.runs import run_of
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class DeadLetters:
         """The dead letter; None where it would be longer, or its topic deeper, than MQTT or we allow."""
         properties = publish.properties
         word = reason.replace(" ", "-")
+        theirs = properties.user_properties[: MAX_USER_PROPERTIES - 1]  # nobody reads more
         letter = replace(
             publish,
             topic=f"{self._topic}/{word}/{publish.topic}",
@@ -103,7 +105,7 @@ class DeadLetters:
             properties=replace(
                 properties,
                 message_expiry_interval=None,
-                user_properties=(*properties.user_properties, (REASON_PROPERTY, reason)),
+                user_properties=(*theirs, (REASON_PROPERTY, reason)),
             ),
         )
         try:

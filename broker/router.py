@@ -14,6 +14,7 @@ applied, so a revoked grant stops with the next run.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -90,6 +91,8 @@ class Router:
         self._tree: FilterTree[Subscribed] = FilterTree()
         self._group_tree: FilterTree[Group] = FilterTree()
         self._groups: dict[str, Group] = {}
+        self._handed_over: deque[Parcel[Queued]] = deque()
+        self._handing_over = False
         self._changes = 0
         self.policy_changes = 0
         self.routes: dict[bytes, Route] = {}
@@ -161,8 +164,21 @@ class Router:
                 self.give_again(name, session.delivery.withdraw(name))
 
     def hand_over(self, parcel: Parcel[Queued]) -> None:
-        """Give members of a shared subscription what one of them may not read."""
-        self.give_again(parcel.content.group, (parcel,))
+        """Give members of a shared subscription what one of them may not read.
+
+        Whoever gets it may hand it over in turn, within this call: those wait for the outermost one, or a group of many
+        that may not read it would be a recursion as deep.
+        """
+        self._handed_over.append(parcel)
+        if self._handing_over:
+            return
+        self._handing_over = True
+        try:
+            while self._handed_over:
+                each = self._handed_over.popleft()
+                self.give_again(each.content.group, (each,))
+        finally:
+            self._handing_over = False
 
     def give_again(self, name: str, parcels: Sequence[Parcel[Queued]]) -> None:
         """Give members of a shared subscription what another one did not get, or not acknowledge.

@@ -8,6 +8,7 @@ from typing_extensions import override
 
 from broker.config import BrokerLimits, MqttConfig
 from broker.durability import Volatile
+from broker.messages import message_of
 from mqtt.errors import ReasonCode
 from mqtt.packets import (
     Connack,
@@ -27,6 +28,7 @@ from mqtt.packets import (
 )
 from mqtt.runs import Run
 from tests.brokers import Peer, TestBroker, allow, deny, running_broker
+from tests.durable_rows import Rows
 
 SENSOR = allow("sensor", "write", "topic.t.**", rule_id="sensor-writes")
 VIEWER = allow("viewer", "read", "topic.t.**", rule_id="viewer-reads")
@@ -639,3 +641,51 @@ async def test_denied_message_of_a_3_1_1_client_is_acknowledged_and_dropped() ->
         await sensor.send(Publish(topic="t/1", qos=1, packet_id=1))
         assert await sensor.next() == Puback(packet_id=1)
         assert await viewer.nothing()
+
+
+async def test_message_that_two_hundred_members_may_not_read_is_passed_on_to_the_end() -> None:
+    outsiders = allow("outsider", "read", "topic.t.open", rule_id="outsiders")
+    async with (
+        running_broker(SENSOR, VIEWER, outsiders, store=Volatile()) as broker,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(broker.registry.sweep)
+        sensor = await broker.client("sensor")
+        owner = await connected(broker, "viewer", properties=Properties(session_expiry_interval=2))
+        await subscribe(owner, "$share/g/t/#")
+        for number in range(200):
+            await subscribe(await broker.client("outsider", client_id=f"{number}"), "$share/g/t/#")
+        await owner.leave()
+        await trio.testing.wait_all_tasks_blocked()
+        await publish(sensor, b"secret", topic="t/secret")
+        broker.now += 10
+        with trio.fail_after(20):
+            while broker.registry.sessions > 201:
+                await trio.sleep(0.1)
+        assert broker.routing.dead_letters.lost["no member"] == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_dead_letter_of_a_message_with_all_user_properties_can_be_read_back() -> None:
+    reader = allow("viewer", "read", "topic.dead.**", rule_id="dead")
+    store, mqtt = Rows(), MqttConfig(dead_letter_topic="dead")
+    async with (
+        running_broker(SENSOR, VIEWER, reader, store=store, mqtt=mqtt) as broker,
+        trio.open_nursery() as nursery,
+    ):
+        letters = broker.routing.dead_letters
+        nursery.start_soon(letters.run, broker.router, broker.publishing.messages)
+        sensor = await broker.client("sensor")
+        await subscribe(await connected(broker, "viewer", "undertaker"), "dead/#")
+        refuser = await broker.client("viewer", client_id="refuser")
+        await subscribe(refuser, "t/#")
+        full = Properties(user_properties=(("a", "b"),) * 1_024)
+        await sensor.send(Publish(topic="t/1", payload=b"", qos=1, packet_id=1, properties=full))
+        message = await got(refuser)
+        refusal = Puback(packet_id=message.packet_id or 0, reason=ReasonCode.UNSPECIFIED_ERROR)
+        await refuser.send(refusal)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(store.messages) == 1
+        for record in store.messages.values():
+            message_of(record)
+        nursery.cancel_scope.cancel()

@@ -48,6 +48,7 @@ class Decision:
         epoch: the policy epoch that it was decided by.
         valid_until: Unix time in seconds; infinite when only a policy change can end it.
         id: given by whoever issues the decision, `d-` and 12 hexadecimal digits.
+        answered: false for a denial because nobody could decide: the next time the answer may be another.
     """
 
     outcome: Outcome
@@ -56,6 +57,7 @@ class Decision:
     epoch: int
     valid_until: float = math.inf
     id: str = ""
+    answered: bool = True
 
     @property
     def allowed(self) -> bool:

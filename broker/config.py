@@ -19,7 +19,8 @@ from certs.settings import SettingsError, load_settings
 from mqtt.topics import topic_complaint
 
 MIN_PACKET_BYTES = 1024  # below this not even a CONNECT with a SPIFFE-length client id fits
-MAX_PACKET_BYTES = 268_435_460  # the largest MQTT packet: 5 bytes of header, 2^28 - 1 after it
+# Less than the 268,435,460 of MQTT: a packet still has a form with the properties and identifiers that a delivery adds.
+MAX_PACKET_BYTES = 256_000_000
 # The controller proves itself once a second; below three proofs a healthy broker would lose contact again and again.
 MIN_STALE_AFTER_S = 3
 MAX_DEAD_LETTER_TOPIC_BYTES = 256  # it stands before topics that may be as long as MQTT allows
@@ -51,10 +52,16 @@ class BrokerLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         max_sessions_per_principal: of them of one principal.
         max_session_expiry_s: longest time a session outlives its connection; a client asking for more gets this.
         max_retained_messages: topics with a retained message; more are refused with 0x97.
+        max_retained_messages_per_principal: of them published by one principal.
         max_retained_bytes: bytes of all retained messages.
-        max_delayed_messages: messages waiting to be published; more are refused with 0x97.
+        max_retained_bytes_per_principal: of those published by one principal.
+        max_delayed_messages: messages waiting to be published, wills that are due among them; more are refused with 0x97.
+        max_delayed_messages_per_principal: of them published by one principal.
         max_delayed_bytes: bytes of all of them.
+        max_delayed_bytes_per_principal: of those published by one principal.
         max_subscriptions: topic filters one client may hold.
+        max_subscriptions_bytes: memory of all topic filters, some 400 bytes a level; more are refused with 0x97.
+        max_subscriptions_bytes_per_principal: of those of one principal.
         max_keep_alive_s: longest keep alive granted; a client asking for more (or none) gets this.
         connect_deadline_s: seconds from the TLS handshake to a complete CONNECT.
         handshake_deadline_s: seconds for a whole TLS handshake.
@@ -82,10 +89,16 @@ class BrokerLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     max_sessions_per_principal: int = 10_000
     max_session_expiry_s: int = 604_800
     max_retained_messages: int = 100_000
+    max_retained_messages_per_principal: int = 25_000
     max_retained_bytes: int = 268_435_456
+    max_retained_bytes_per_principal: int = 67_108_864
     max_delayed_messages: int = 100_000
+    max_delayed_messages_per_principal: int = 25_000
     max_delayed_bytes: int = 67_108_864
+    max_delayed_bytes_per_principal: int = 16_777_216
     max_subscriptions: int = 1_000
+    max_subscriptions_bytes: int = 1_073_741_824
+    max_subscriptions_bytes_per_principal: int = 268_435_456
     max_keep_alive_s: int = 1_200
     connect_deadline_s: float = 10.0
     handshake_deadline_s: float = 10.0
@@ -263,10 +276,12 @@ def verify_limits(config: BrokerConfig) -> None:
     _within("limits.max_sessions", limits.max_sessions, 1, 10_000_000)
     _within("limits.max_sessions_per_principal", limits.max_sessions_per_principal, 1, 10_000_000)
     _within("limits.max_session_expiry_s", limits.max_session_expiry_s, 0, 0xFFFF_FFFE)
-    _within("limits.max_retained_messages", limits.max_retained_messages, 0, 10_000_000)
-    _within("limits.max_retained_bytes", limits.max_retained_bytes, 0, 1 << 40)
-    _within("limits.max_delayed_messages", limits.max_delayed_messages, 0, 10_000_000)
-    _within("limits.max_delayed_bytes", limits.max_delayed_bytes, 0, 1 << 40)
+    for key in ("max_retained_messages", "max_delayed_messages"):
+        for name in (key, f"{key}_per_principal"):
+            _within(f"limits.{name}", getattr(limits, name), 0, 10_000_000)
+    for key in ("max_retained_bytes", "max_delayed_bytes", "max_subscriptions_bytes"):
+        for name in (key, f"{key}_per_principal"):
+            _within(f"limits.{name}", getattr(limits, name), 0, 1 << 40)
     if config.mqtt.sys_interval_s:
         _within("mqtt.sys_interval_s", config.mqtt.sys_interval_s, 1, 3_600)
     _within("mqtt.busy_poll_us", config.mqtt.busy_poll_us, 0, 1_000)

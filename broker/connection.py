@@ -26,9 +26,10 @@ from broker.admission import Terms, told
 from broker.aliases import Aliases
 from broker.enhanced_auth import ProofExchange
 from broker.exchange import Exchange
-from broker.greeting import Greeting
+from broker.greeting import NO_MEMORY, Greeting
 from broker.kernels import CallBook
 from broker.lanes import Lanes
+from broker.memory import Unfinished
 from broker.outlet import Link, Outlet
 from broker.subscriptions import Subscriptions
 from mqtt.acks import AckRun
@@ -38,6 +39,7 @@ from mqtt.packets import (
     Auth,
     Connect,
     Disconnect,
+    PacketType,
     Pingreq,
     Pingresp,
     Properties,
@@ -64,9 +66,9 @@ log = structlog.get_logger("stockade.broker.connection")
 
 FAREWELL_S = 1.0  # seconds a last packet (CONNACK refusal, DISCONNECT) may take to leave
 STORED_S = 5.0  # seconds CONNACK waits for the disk, where it must
-LEAVE_S = 6.0  # seconds the end of a session (a will to be weighed and routed) may take
 # Packets and runs of one client handled between two looks at the clock: one read may hold 32,000 PINGREQs at 20 us each.
 LOOKS = range(32)
+PUBACK = PacketType.PUBACK  # looking a member up costs more than comparing it
 MANY = 16  # clients that one run goes to before that alone is worth a look at the clock
 
 
@@ -110,6 +112,7 @@ class Connection:
             topic_alias_maximum=services.limits.topic_alias_maximum,
             allow_v31=services.offer.accept_mqtt31,
         )
+        self._unfinished = Unfinished(services.budget.share(principal.name))
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
         self._ending: tuple[ReasonCode, str] | None = None
@@ -145,6 +148,7 @@ class Connection:
                 self._link,
                 reader=self._reader,
                 proof=self._proof,
+                unfinished=self._unfinished,
                 services=self._services,
                 note=self._note,
             )
@@ -155,6 +159,7 @@ class Connection:
             self._note("connection broken", str(error))
         finally:
             self._ended = True
+            self._unfinished.close()
             self._close_cache_when_idle()
             with trio.CancelScope(shield=True, deadline=trio.current_time() + FAREWELL_S):
                 await self._link.aclose()
@@ -197,7 +202,7 @@ class Connection:
         )
         self.quiet_until = trio.current_time() + self._patience_s
         discards = connect.clean_start and services.registry.keeps(self.principal, terms.client_id)
-        session, present, wills = services.registry.enter(self, connect, terms)
+        session, present = services.registry.enter(self, connect, terms)
         self._note("connected", "", session="resumed" if present else "new")
         try:
             if (
@@ -205,21 +210,25 @@ class Connection:
             ):  # else it could be back after a crash, although the client was told that it is gone
                 await self._until_stored()
             connack = replace(terms.connack, session_present=present)
-            self.outlet.send_control(encode(connack, connect.version))
+            data = encode_bounded(connack, connect.version, terms.max_packet_bytes)
+            if data is None:
+                self.end(ReasonCode.PACKET_TOO_LARGE, "CONNACK is longer than the client takes")
+            else:
+                self.outlet.send_control(data)
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self.outlet.run_writer)
                 with self._scope:
-                    await services.registry.publish_wills(wills)
-                    services.registry.serve(session)
-                    exchange = Exchange(self, session, services, explain=self._explain)
-                    await self._read_on(session, exchange)
+                    if self._ending is None:  # else taken over already
+                        services.registry.serve(session)
+                        exchange = Exchange(self, session, services, explain=self._explain)
+                        await self._read_on(session, exchange)
                 nursery.cancel_scope.cancel()
         finally:
             services.count.dropped_slow += self.outlet.dropped
             services.count.bytes_out += self.outlet.sent_bytes
             self.outlet.release()
-            await self._farewell(session)
+            await self._leave(session)
 
     async def _until_stored(self) -> None:
         """Wait until what was recorded is on disk; not for a disk that cannot be written."""
@@ -228,20 +237,24 @@ class Connection:
         with trio.move_on_after(STORED_S):
             await told.wait()
 
-    async def _farewell(self, session: Session) -> None:
-        """Tell the client why it is ended, end or leave its session, log; bounded and shielded."""
+    async def _leave(self, session: Session) -> None:
+        """End or leave the session, whatever happens; log; tell the client why it is ended, which is bounded in time."""
         if self._ending is None and trio.current_effective_deadline() == -inf:
             self._ending = (ReasonCode.SERVER_SHUTTING_DOWN, "the broker is stopping")
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + FAREWELL_S + LEAVE_S):
-            await self._services.turns.pause()
-            if self._ending is not None:
-                reason, text = self._ending
-                self._note("disconnected", text, reason=f"0x{reason:02x}")
-                with trio.move_on_after(FAREWELL_S):
-                    await self._say_goodbye(reason, text)
-            else:
-                self._note("left", "")
-            await self._services.registry.leave(self, session)
+        try:
+            with trio.CancelScope(
+                shield=True
+            ):  # not bounded: a turn comes, and the session must be left
+                await self._services.turns.pause()
+        finally:
+            self._services.registry.leave(self, session)
+        if self._ending is None:
+            self._note("left", "")
+            return
+        reason, text = self._ending
+        self._note("disconnected", text, reason=f"0x{reason:02x}")
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + FAREWELL_S):
+            await self._say_goodbye(reason, text)
 
     async def _say_goodbye(self, reason: ReasonCode, text: str) -> None:
         if self._version != Version.V5:
@@ -273,7 +286,7 @@ class Connection:
         routes, count, me = router.routes, self._services.count, self.outlet
         name, touched = self.principal.name, exchange.touched
         lanes = Lanes(router, self.cache, me, self._services.limits.max_packet_bytes)
-        turns = self._services.turns
+        turns, unfinished = self._services.turns, self._unfinished
         try:
             event = reader.next_event()  # what came together with CONNECT
             while True:
@@ -306,6 +319,8 @@ class Connection:
                                 await turns.wait()
                     elif type(event) is AckRun:
                         exchange.acknowledged(event.packet_type, event.packet_ids)
+                        if event.packet_type is not PUBACK and me.congested:
+                            await exchange.wait_until_taken()
                     elif not await self._handle(event, session, exchange):
                         return
                     event = reader.next_event()
@@ -319,8 +334,12 @@ class Connection:
                 if exchange.overdue:
                     await exchange.wait_until_settled()
                 self.quiet_until = trio.current_time() + self._patience_s
+                if reader.pending_bytes != unfinished.held_bytes and not unfinished.note(
+                    reader.pending_bytes
+                ):
+                    self.end(ReasonCode.QUOTA_EXCEEDED, NO_MEMORY)
                 data = await receive()
-                if not data:
+                if not data or session.connection is not self:
                     return
                 count.bytes_in += len(data)
                 reader.feed(data)
@@ -346,6 +365,8 @@ class Connection:
         match packet:
             case Puback() | Pubrec() | Pubrel() | Pubcomp():
                 exchange.take_answer(packet)
+                if self.outlet.congested:
+                    await exchange.wait_until_taken()
             case Disconnect():
                 self._take_leave(packet, session)
                 return False
@@ -387,12 +408,15 @@ class Connection:
                 router=services.publishing.router,
                 retained=services.publishing.retained,
                 store=services.store,
+                turns=services.turns,
                 max_subscriptions=services.limits.max_subscriptions,
             )
         return self._subscriptions
 
     def _take_leave(self, packet: Disconnect, session: Session) -> None:
         """The client says goodbye: its will is not published, if it says so (3.14.4-3)."""
+        if session.connection is not self:
+            return  # it is its successor's
         expiry_s = packet.properties.session_expiry_interval
         if expiry_s is not None:
             if expiry_s and not session.expiry_s:

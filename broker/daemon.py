@@ -29,6 +29,7 @@ from broker.config import load_config, principal_mapper
 from broker.delayed import DelayedPublisher
 from broker.durability import Volatile
 from broker.endpoints import Endpoints
+from broker.faults import Faults
 from broker.gateway import Gateway
 from broker.guard import Guard
 from broker.kernels import KernelDispatch
@@ -70,6 +71,8 @@ log = structlog.get_logger("stockade.broker.daemon")
 
 # Collections of the middle generation, each after some 7,000 more objects than were freed, before a full one.
 FULL_COLLECTION_AFTER = 100
+DISMISS_S = 5.0  # seconds the ends of all clients, and their wills, may take at a stop
+LOOK_S = 0.02  # seconds between two looks whether they are through
 LAG_SAMPLE_S = 0.1  # seconds between two measurements of loop lag
 # A kernel that compiles for longer does not hold up the others' clients; `stockade up` waits 30 s for a broker.
 KERNELS_SETTLE_S = 20.0
@@ -125,7 +128,7 @@ async def run_broker(config: BrokerConfig) -> None:
                     async for number in signals:
                         log.info("stopping", signal=signal.Signals(number).name)
                         break
-                    broker.dismiss_clients()
+                    await broker.dismiss_clients()
                     nursery.cancel_scope.cancel()
                 keeping.cancel_scope.cancel()
 
@@ -144,6 +147,7 @@ class Broker:
         self._config = config
         self._audit = audit
         self._timings = Timings()
+        self._faults = Faults()
         self._turns = Turns()
         self._busy_poll = BusyPoll(config.mqtt.busy_poll_us * 1e-6)
         self._authority = MeasuredAuthority(self._timings.note_ask)
@@ -159,10 +163,12 @@ class Broker:
         )
         self._link = self._controller_link(link_stale_s)
         self._authority.attach(self._link)
-        self._routing = connect_routing(self._guard, config.mqtt, wall_clock)
+        self._routing = connect_routing(self._guard, config.mqtt, wall_clock, self._faults)
         self._pool = self._kernel_pool()
         self._kernels = KernelDispatch(self._pool, self._guard, self._routing.router)
-        self._store = open_store(config.store, note_commit=self._timings.note_commit)
+        self._store = open_store(
+            config.store, note_commit=self._timings.note_commit, faults=self._faults
+        )
         self._messaging = self._connect_messaging()
         self._services = self._make_services()
         self._gateway = self._make_gateway()
@@ -304,7 +310,7 @@ class Broker:
         await nursery.start(messaging.refiller.run)
         nursery.start_soon(messaging.registry.sweep)
         nursery.start_soon(routing.dead_letters.run, routing.router, messaging.publishing.messages)
-        nursery.start_soon(DelayedPublisher(messaging.publishing, wall_clock).run)
+        nursery.start_soon(DelayedPublisher(messaging.publishing, self._faults).run)
         nursery.start_soon(self._sys_topics().run)
         nursery.start_soon(self._measure_lag)
         await nursery.start(self._gateway.serve_mqtt, listeners["mqtts"])
@@ -330,16 +336,23 @@ class Broker:
         with trio.move_on_after(KERNELS_SETTLE_S):
             await self._pool.settled()
 
-    def dismiss_clients(self) -> None:
-        """Have every client told that the broker ends; each session does so itself, bounded in time."""
-        reference = self._config.mqtt.server_reference
-        for connection in self._messaging.registry:
+    async def dismiss_clients(self) -> None:
+        """Have every client told that the broker ends, and their wills published; bounded in time.
+
+        While the policy can still be asked. A will about which nobody decides until then is in the store.
+        """
+        reference, messaging = self._config.mqtt.server_reference, self._messaging
+        messaging.registry.stopping = True
+        for connection in messaging.registry:
             if reference:
                 connection.end(
                     ReasonCode.USE_ANOTHER_SERVER, "the broker is shutting down", reference
                 )
             else:
                 connection.end(ReasonCode.SERVER_SHUTTING_DOWN, "the broker is shutting down")
+        with trio.move_on_after(DISMISS_S):
+            while len(messaging.registry) or messaging.publishing.delayed.overdue:  # noqa: ASYNC110  once in a life
+                await trio.sleep(LOOK_S)
 
     async def _measure_lag(self) -> None:
         """How much later than asked this very task runs: what every other task suffers too."""

@@ -1,34 +1,36 @@
-"""Delayed publish: `$delayed/SECONDS/TOPIC` is published to TOPIC when the seconds have passed.
+"""What is published later: `$delayed/SECONDS/TOPIC` when the seconds have passed, and wills.
 
-*Rules of this file*: the right to publish is weighed when the message is taken, on the topic it is meant for, and again
-when it is due. Delayed messages are bounded in number, bytes and delay, and survive a restart where there is a store.
+*Rules of this file*: the right to publish is weighed when a delayed message is taken, on the topic it is meant for, and
+again when it is due. Only an answer of the policy drops it then: while nobody can say, it waits. Delayed messages are
+bounded in number, bytes and delay, in all and for each principal, and survive a restart where there is a store.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 import trio
 
+from broker.outlet import flush_all
+from broker.quota import Quota
 from broker.records import DelayedRecord
 from mqtt.errors import ReasonCode, RemoteProtocolError
 from mqtt.topics import verify_topic_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from acl.model import Principal
     from broker.delivery import Lost
     from broker.durability import Durability
+    from broker.faults import Faults
     from broker.messages import Message, Messages
     from broker.outlet import Outlet
     from broker.publishing import Publishing
-    from cache.connection import ConnectionCache
+    from broker.quota import QuotaLimits
 
 DELAYED_PREFIX = b"$delayed/"
 TICK_S = 0.25  # seconds between two looks at what is due; a delay is in whole seconds
+RETRY_S = 1.0  # until a message that nobody could decide about is due again
+TOGETHER = 64  # messages that are due, weighed at once
 MAX_DELAY_S = 4_294_967  # some 49 days; the bound other brokers have
 
 
@@ -59,15 +61,14 @@ def parse_delayed(topic: bytes) -> tuple[int, bytes]:
 
 
 class Delayed:
-    """The delayed messages of a broker, the next one first."""
+    """The delayed messages of a broker, the next one first; wills that are due are among them."""
 
     def __init__(
         self,
         messages: Messages,
         store: Durability,
         *,
-        max_messages: int,
-        max_bytes: int,
+        limits: QuotaLimits,
         lost: Lost = lambda _message, _first, _count, _reason: None,
     ) -> None:
         """Start with none.
@@ -75,103 +76,135 @@ class Delayed:
         Args:
             messages: keeps what must outlive the process.
             store: records what is due when.
-            max_messages: that wait.
-            max_bytes: of all their packets together.
+            limits: how many, and of whom.
             lost: told of those that expired before they were due.
         """
         self._messages = messages
         self._store = store
-        self._max_messages = max_messages
-        self._max_bytes = max_bytes
+        self._quota = Quota(limits)
         self._lost = lost
         self._heap: list[tuple[float, int, Message]] = []
         self._tie = 0
-        self.bytes = 0
+        self._has_due = trio.Event()
 
     def __len__(self) -> int:
-        return len(self._heap)
+        """Those that are not published yet, also while they are weighed."""
+        return self._quota.messages
 
-    def has_room(self, count: int, size_bytes: int) -> bool:
-        """Whether so many more messages of this size together fit."""
-        return (
-            len(self) + count <= self._max_messages and self.bytes + size_bytes <= self._max_bytes
-        )
+    @property
+    def overdue(self) -> bool:
+        """Whether some are due now, or being published."""
+        due = bool(self._heap) and self._heap[0][0] <= self._messages.clock()
+        return due or self._quota.messages > len(self._heap)
+
+    @property
+    def bytes(self) -> int:
+        """Of their packets."""
+        return self._quota.bytes
+
+    def has_room(self, principal: str, count: int, size_bytes: int) -> bool:
+        """Whether so many more messages of a principal, of this size together, fit."""
+        return self._quota.fits(principal, count, size_bytes)
 
     def add(self, message: Message, due_at: float) -> None:
         """Keep a message, for which there is room, until it is due."""
         self._messages.need(message)
         self._store.put_delayed(DelayedRecord(message_id=message.stored_as, due_at=due_at))
-        self._push(message, due_at)
+        self._keep(message, due_at)
 
     def restored(self, message: Message, due_at: float) -> None:
         """Take back a message of an earlier life."""
         message.needed_by += 1
+        self._keep(message, due_at)
+
+    def _keep(self, message: Message, due_at: float) -> None:
+        self._quota.add(message.publisher.name, len(message.run.data))
         self._push(message, due_at)
 
     def _push(self, message: Message, due_at: float) -> None:
         self._tie += 1
         heappush(self._heap, (due_at, self._tie, message))
-        self.bytes += len(message.run.data)
+        if due_at <= self._messages.clock():
+            self._has_due.set()
 
-    def due(self, now: float) -> Message | None:
-        """Take the next message that is due and did not expire, None when there is none; `done` must follow."""
-        while self._heap and self._heap[0][0] <= now:
+    async def wait_until_due(self) -> None:
+        """Return when a message came that is due at once, or after `TICK_S`."""
+        with trio.move_on_after(TICK_S):
+            await self._has_due.wait()
+        self._has_due = trio.Event()
+
+    def due(self, most: int) -> list[Message]:
+        """Take the next messages that are due and did not expire; `done` or `again` must follow for each.
+
+        Args:
+            most: how many.
+        """
+        now = self._messages.clock()
+        found: list[Message] = []
+        while self._heap and self._heap[0][0] <= now and len(found) < most:
             _, _, message = heappop(self._heap)
-            if not message.expired(now):
-                return message
-            self._lost(message, 0, message.run.count, "expired")
-            self.done(message)
-        return None
+            if message.expired(now):
+                self._lost(message, 0, message.run.count, "expired")
+                self.done(message)
+            else:
+                found.append(message)
+        return found
 
     def done(self, message: Message) -> None:
         """A message that `due` gave was published, or may not be."""
-        self.bytes -= len(message.run.data)
+        self._quota.remove(message.publisher.name, len(message.run.data))
         self._store.drop_delayed(message.stored_as)
         self._messages.release(message)
 
-
-@dataclass(frozen=True, slots=True)
-class AbsentPublisher:
-    """Who published a message, as the guard sees it when the message is due."""
-
-    principal: Principal
-    cache: ConnectionCache
-    peer: str = ""
+    def again(self, message: Message) -> None:
+        """Nobody could say whether a message that `due` gave may be published: it is due again in `RETRY_S`."""
+        self._push(message, self._messages.clock() + RETRY_S)
 
 
 class DelayedPublisher:
     """Publishes delayed messages when they are due."""
 
-    def __init__(self, publishing: Publishing, clock: Callable[[], float]) -> None:
-        """Connect with where they wait.
-
-        Args:
-            publishing: where they wait, and where they are published.
-            clock: seconds since the epoch.
-        """
+    def __init__(self, publishing: Publishing, faults: Faults) -> None:
+        """Connect with where they wait, and where they are published."""
         self._publishing = publishing
-        self._clock = clock
+        self._faults = faults
 
     async def run(self) -> None:
         """Publish for as long as the broker lives."""
         while True:
-            await trio.sleep(TICK_S)
-            if (
-                not self._publishing.guard.refusal
-            ):  # without a policy everything would be denied, and lost
-                await self.publish_due()
+            await self._publishing.delayed.wait_until_due()
+            # Without a policy nobody can say whether they may be published.
+            if not self._publishing.guard.refusal:
+                with self._faults.contained("publish delayed messages"):
+                    await self.publish_due()
 
     async def publish_due(self) -> None:
-        """Publish everything that is due, if its publisher still may."""
+        """Publish everything that is due, if its publisher still may; later, where nobody can say so now."""
         publishing = self._publishing
-        touched: list[Outlet] = []
-        while (message := publishing.delayed.due(self._clock())) is not None:
-            cache = publishing.guard.authorizer.open(message.publisher)
+        while due := publishing.delayed.due(TOGETHER):
+            undecided = dict.fromkeys(due)
             try:
-                asker = AbsentPublisher(message.publisher, cache)
-                await publishing.publish_message(asker, message, touched)
+                await self._publish(undecided)
             finally:
-                cache.close()
-            publishing.delayed.done(message)
-        for outlet in touched:
-            outlet.flush_now()
+                for message in undecided:
+                    publishing.delayed.again(message)
+
+    async def _publish(self, undecided: dict[Message, None]) -> None:
+        """Publish messages, or drop them; those that nobody can decide about stay in the table."""
+        publishing = self._publishing
+        guard, changes = publishing.guard, publishing.guard.policy_changes
+        touched: list[Outlet] = []
+        messages = tuple(undecided)
+        decisions = await guard.may_publish_absent([(m.publisher, m.run.topic) for m in messages])
+        try:
+            for message, decision in zip(messages, decisions, strict=True):
+                if decision.allowed:
+                    finished = await publishing.publish_late(message, changes, touched)
+                else:
+                    finished = decision.answered
+                    publishing.denied += finished
+                if finished:
+                    del undecided[message]
+                    publishing.delayed.done(message)
+        finally:
+            flush_all(touched)

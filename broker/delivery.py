@@ -52,9 +52,9 @@ PARCEL_BYTES = 256  # of a place in the queue beside its packets; measured as 22
 # Sent without a break: at some 6 us each where messages make no runs, with a window of 65,535 the loop would stand still for long.
 PIECES_A_TURN = 256
 NOT_WEIGHED = -1  # nobody weighed it under any policy of this life
-MOST_ADDED_BYTES = (
-    1_024  # to a packet by its form: a shorter one need not be built to know that it fits
-)
+# To a packet by its form, and for each of its Subscription Identifiers: a shorter one need not be built to know that it fits.
+MOST_ADDED_BYTES = 1_024
+IDENTIFIER_BYTES = 5
 
 
 class Verdict(Enum):
@@ -538,7 +538,8 @@ class Delivery:
     def _too_large(self, parcel: Parcel[Queued], outlet: Outlet) -> bool:
         """Whether the client does not take packets of this size (3.1.2-24)."""
         most = outlet.max_packet_bytes
-        return parcel.content.message.run.stride + MOST_ADDED_BYTES > most and (
+        added = MOST_ADDED_BYTES + IDENTIFIER_BYTES * len(parcel.content.identifiers)
+        return parcel.content.message.run.stride + added > most and (
             self._form(parcel.content, parcel.qos, outlet).stride > most
         )
 

@@ -124,6 +124,12 @@ class Exchange:
             self._settled = trio.Event()
             await self._settled.wait()
 
+    async def wait_until_taken(self) -> None:
+        """Answers are not dropped: who does not take them is not read from."""
+        self._client.quiet_until = inf
+        await self.flush()
+        await self._outlet.wait_until_taken()
+
     # ---- messages ------------------------------------------------------------------------------
 
     async def publish_slowly(self, run: Run) -> None:
@@ -138,10 +144,7 @@ class Exchange:
             await self._take(run, slowly=slowly)
             return
         if self._outlet.congested:
-            # Answers are not dropped: who does not take them is not read from.
-            self._client.quiet_until = inf
-            await self.flush()
-            await self._outlet.wait_until_taken()
+            await self.wait_until_taken()
         ids = run.packet_ids()
         if run.qos == QOS_2:
             await self._accept_qos_2(run, ids, slowly=slowly)
@@ -209,6 +212,8 @@ class Exchange:
             self.owed += len(ids)
             self._store.when_durable(partial(self._answer_durable, packet_type, ids, outcome))
             return
+        if self._session.connection is not self._client:
+            return  # it was taken over: what it sent is the session's, the answer is nobody's
         if packet_type is PacketType.PUBACK:
             self._session.incoming.answered(len(ids))
         if self._outlet.put_control(self._encoded(packet_type, ids, outcome)):
@@ -221,9 +226,7 @@ class Exchange:
         outcome: Outcome,
         durable: bool,  # noqa: FBT001  its one fact
     ) -> None:
-        self.owed -= len(ids)
-        if self.owed <= self._receive_maximum:
-            self._settled.set()
+        self._settle(len(ids))
         if self._session.connection is not self._client:
             return
         if not durable and outcome.stored:
@@ -245,6 +248,12 @@ class Exchange:
             self._session.incoming.answered(len(ids))
         if self._outlet.put_control(self._encoded(packet_type, ids, outcome)):
             self._outlet.flush_now()
+
+    def _settle(self, count: int) -> None:
+        """So many answers wait for the store no more."""
+        self.owed -= count
+        if self.owed <= self._receive_maximum:
+            self._settled.set()
 
     def _give_back(self, ids: list[int]) -> None:
         """Forget QoS 2 messages that are refused after all: the next under such an identifier is new (4.3.3-9)."""
@@ -276,6 +285,9 @@ class Exchange:
                 owed = delivery.acknowledged(ids)
             case PacketType.PUBREC:
                 owed = delivery.received(ids, self._version)
+                if self._session.kept:
+                    self.owed += len(ids)
+                    self._store.when_durable(partial(self._received_durable, len(ids)))
             case PacketType.PUBCOMP:
                 owed = delivery.completed(ids)
             case _:
@@ -283,6 +295,13 @@ class Exchange:
                 self._release(ids)
         if owed:
             self.touched.append(self._outlet)
+
+    def _received_durable(self, count: int, durable: bool) -> None:  # noqa: FBT001  its one fact
+        """The PUBRELs that wait for the store are on their way."""
+        if durable:
+            self._settle(count)
+        else:
+            self._store.when_durable(partial(self._received_durable, count))
 
     def _release(self, ids: Sequence[int]) -> None:
         """Take PUBRELs; PUBCOMP follows when it is on disk that the identifiers are free again (4.3.3-11, -12)."""

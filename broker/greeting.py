@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from broker.enhanced_auth import ProofExchange
     from broker.guard import Asker
+    from broker.memory import Unfinished
     from broker.outlet import Link
     from broker.services import Services
     from mqtt.acks import AckRun
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from mqtt.reader import PacketReader
     from mqtt.runs import Run
 
+NO_MEMORY = "too much is held of packets that are not complete"
 REFUSAL_S = 1.0  # seconds a CONNACK that refuses may take to leave
 
 
@@ -45,6 +47,7 @@ class Greeting:
         *,
         reader: PacketReader,
         proof: ProofExchange,
+        unfinished: Unfinished,
         services: Services,
         note: Callable[[str, str], None],
     ) -> None:
@@ -55,6 +58,7 @@ class Greeting:
             link: the way to it.
             reader: of what it sends.
             proof: for enhanced authentication.
+            unfinished: counts what it sent of a packet.
             services: what all connections share.
             note: logs an event of the connection, with a detail.
         """
@@ -62,6 +66,7 @@ class Greeting:
         self._link = link
         self._reader = reader
         self._proof = proof
+        self._unfinished = unfinished
         self._services = services
         self.note = note
         self.version = Version.V5
@@ -80,6 +85,11 @@ class Greeting:
         terms = await self._admit(connect)
         if terms is None or not await self._authenticate(connect):
             return None
+        # Others came while this one was weighed and proved itself.
+        refusal = self._no_room(terms.client_id)
+        if refusal is not None:
+            await self._turn_away(refusal)
+            return None
         return connect, terms
 
     async def _receive_packet(self) -> Packet | Run | AckRun | None:
@@ -90,6 +100,9 @@ class Greeting:
                 if not data:
                     return None
                 self._reader.feed(data)
+                if not self._unfinished.note(self._reader.pending_bytes):
+                    await self._turn_away(Refusal(reason=ReasonCode.QUOTA_EXCEEDED, text=NO_MEMORY))
+                    return None
         except RemoteProtocolError as error:
             self._services.count.protocol_errors += 1
             self.note("protocol error before CONNACK", str(error))
@@ -100,9 +113,7 @@ class Greeting:
 
     async def _admit(self, connect: Connect) -> Terms | None:
         """Weigh a CONNECT; None when it was refused and the client told."""
-        refusal = refuse(connect)
-        if refusal is None and self._services.registry.full:
-            refusal = Refusal(reason=ReasonCode.SERVER_BUSY, text="too many connections")
+        refusal = refuse(connect) or self._busy()
         if refusal is None and self._services.guard.refusal:
             # Not a verdict on this client: it may come back when the controller answers again.
             refusal = Refusal(
@@ -119,14 +130,24 @@ class Greeting:
             principal=self._client.principal.name,
             assigned_id=self._services.new_client_id(),
         )
-        if refusal is None and (
-            text := self._services.registry.refusal(self._client.principal, terms.client_id)
-        ):
-            refusal = Refusal(reason=ReasonCode.QUOTA_EXCEEDED, text=text)
         if refusal is not None:
             await self._turn_away(refusal)
             return None
         return terms
+
+    def _no_room(self, client_id: str) -> Refusal | None:
+        """Why there is no place for this client; None when there is one."""
+        text = self._services.registry.refusal(self._client.principal, client_id)
+        full = Refusal(reason=ReasonCode.QUOTA_EXCEEDED, text=text) if text else None
+        return self._busy() or full
+
+    def _busy(self) -> Refusal | None:
+        """Why there is no place for anybody; None when there is one."""
+        if self._services.registry.stopping:
+            return Refusal(reason=ReasonCode.SERVER_UNAVAILABLE, text="the broker is shutting down")
+        if self._services.registry.full:
+            return Refusal(reason=ReasonCode.SERVER_BUSY, text="too many connections")
+        return None
 
     async def _authenticate(self, connect: Connect) -> bool:
         """Enhanced authentication, if the client asked for it; False when it failed and the client was told."""

@@ -41,6 +41,11 @@ class GroupStrategy(StrEnum):
     HASH = "hash"
 
 
+def topics_of(filter_: str) -> str:
+    """What topics must match: a shared subscription's filter without its prefix."""
+    return filter_.split("/", 2)[2] if filter_.startswith(SHARED_PREFIX) else filter_
+
+
 class Group:
     """The sessions that share one `$share/NAME/FILTER`.
 
@@ -55,7 +60,7 @@ class Group:
     def __init__(self, name: str) -> None:
         """Start without members."""
         self.name = name
-        self.filter = name.split("/", 2)[2]
+        self.filter = topics_of(name)
         self.members: dict[Session, Subscribed] = {}
         self._turn = 0
 

@@ -7,6 +7,7 @@ the caller sees it; nothing is allowed while the broker has had no contact with 
 
 from __future__ import annotations
 
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,6 +15,7 @@ import structlog
 import trio
 
 from acl.model import AccessRequest, Operation, Resource, ResourceKind
+from broker.routes import Readers
 from governance.events import AuditEvent, AuditOutcome
 
 if TYPE_CHECKING:
@@ -51,17 +53,13 @@ class Asker(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Readers:
-    """Who may read a topic.
+@dataclass(frozen=True, slots=True)
+class AbsentAsker:
+    """Somebody who is not connected, or need not be any more."""
 
-    Attributes:
-        allowed: those that may, in the order asked.
-        lasting: only a change of policy or of subscriptions can make this untrue.
-    """
-
-    allowed: Sequence[Session]
-    lasting: bool
+    principal: Principal
+    cache: ConnectionCache
+    peer: str = ""
 
 
 class Guard:
@@ -227,37 +225,86 @@ class Guard:
             self.denied(asker, "publish", topic.decode(), decision, count=count)
         return decision
 
+    async def may_publish_absent(
+        self, questions: Sequence[tuple[Principal, bytes]]
+    ) -> list[Decision]:
+        """WRITE to topics by principals that may have left; all that is not known is asked together.
+
+        Returns:
+            A decision for each; one without an answer is not audited, because it is no verdict.
+        """
+        with ExitStack() as stack:
+            askers: dict[Principal, AbsentAsker] = {}
+            for principal, _ in questions:
+                if principal not in askers:
+                    cache = stack.enter_context(closing(self.authorizer.open(principal)))
+                    askers[principal] = AbsentAsker(principal, cache)
+            verdicts: dict[tuple[Principal, bytes], Decision] = {}
+
+            async def weigh(principal: Principal, topic: bytes) -> None:
+                cache = askers[principal].cache
+                decision = await self.authorizer.authorize(cache, Operation.WRITE, topic)
+                verdicts[principal, topic] = decision
+
+            async with trio.open_nursery() as nursery:
+                for question in dict.fromkeys(questions):
+                    nursery.start_soon(weigh, *question)
+            for principal, topic in questions:
+                decision = verdicts[principal, topic]
+                if decision.answered and not decision.allowed:
+                    self.denied(askers[principal], "publish", topic.decode(), decision)
+            return [verdicts[question] for question in questions]
+
     def forbid(self, asker: Asker, action: str, resource: str, reason: str) -> Decision:
         """Deny what no rule can allow, and tell the audit log."""
         decision = self.authorizer.denial(reason)
         self.denied(asker, action, resource, decision)
         return decision
 
+    def knows_reader(self, session: Session, topic: bytes) -> Decision | None:
+        """READ of one topic by one session, where that is known here; None: `may_receive` must be asked."""
+        decision = self.authorizer.check(session.cache, Operation.READ, topic)
+        if decision is not None and not decision.allowed:
+            self.denied(session, "deliver", topic.decode(), decision)
+        return decision
+
+    async def may_receive(self, session: Session, topic: bytes) -> Decision:
+        """READ of one topic by one session."""
+        decision = await self.authorizer.authorize(session.cache, Operation.READ, topic)
+        if not decision.allowed:
+            self.denied(session, "deliver", topic.decode(), decision)
+        return decision
+
     async def may_read(self, sessions: Sequence[Session], topic: bytes) -> Readers:
         """Those sessions that may read `topic` now; all misses are asked together."""
         verdicts: dict[Session, Decision] = {}
-        misses: list[Session] = []
+        misses: dict[Principal, list[Session]] = {}
         for session in sessions:
             decision = self.authorizer.check(session.cache, Operation.READ, topic)
             if decision is None:
-                misses.append(session)
+                misses.setdefault(session.principal, []).append(session)
             else:
                 verdicts[session] = decision
 
-        async def weigh(session: Session) -> None:
-            verdicts[session] = await self.authorizer.authorize(
-                session.cache, Operation.READ, topic
-            )
+        async def weigh(alike: Sequence[Session]) -> None:
+            """Ask once for all sessions of a principal: the answer depends on nothing else."""
+            first, *others = alike
+            answer = await self.authorizer.authorize(first.cache, Operation.READ, topic)
+            verdicts[first] = answer
+            for session in others:
+                decision = self.authorizer.check(session.cache, Operation.READ, topic)
+                verdicts[session] = answer if decision is None else decision
 
         if misses:
             async with trio.open_nursery() as nursery:
-                for session in misses:
-                    nursery.start_soon(weigh, session)
+                for alike in misses.values():
+                    nursery.start_soon(weigh, alike)
         for session in sessions:
             if not verdicts[session].allowed:
                 self.denied(session, "deliver", topic.decode(), verdicts[session])
         return Readers(
             allowed=tuple(s for s in sessions if verdicts[s].allowed),
+            undecided=tuple(s for s in sessions if not verdicts[s].answered),
             # L1 keeps just what nothing but a change of policy can end: no decision with an end, and
             # no denial for want of an answer.
             lasting=all(s.cache.reads.get(topic) is verdicts[s] for s in sessions),

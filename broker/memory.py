@@ -3,13 +3,17 @@
 Every queue has a bound of its own; a thousand stuck clients together would still hold a thousand times that. So all
 queues count here too, each in the share of its principal: while a share or the whole is spent, publishers are paused and
 then messages dropped, as if the queue concerned were full. One principal's clients do not use up what others need.
+What clients sent of packets that are not complete counts as well; who makes that too much is disconnected.
 """
 
 from __future__ import annotations
 
+from math import inf
 from weakref import WeakValueDictionary
 
 from typing_extensions import override
+
+FREE_BYTES = 16_384  # of an unfinished packet: what a read leaves behind is nobody's fault
 
 
 class MemoryBudget:
@@ -18,17 +22,33 @@ class MemoryBudget:
     Args:
         ceiling_bytes: from here on every queue counts as full.
         share_bytes: the same for the queues of one principal; the ceiling if None.
+        filters_ceiling_bytes: for all topic filters.
+        filters_share_bytes: for those of one principal.
 
     Attributes:
         used_bytes: what waits now; a message waiting for several sessions counts for each.
         entry_bytes: of them for entries of messages that wait in the store only.
+        unfinished_bytes: of them what clients sent of packets that are not complete.
+        filters_ceiling_bytes: the same as `ceiling_bytes` for topic filters, which stay and are counted apart.
+        filters_bytes: of all sessions' topic filters.
     """
 
-    def __init__(self, ceiling_bytes: int, share_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        ceiling_bytes: int,
+        share_bytes: int | None = None,
+        *,
+        filters_ceiling_bytes: float = inf,
+        filters_share_bytes: float = inf,
+    ) -> None:
         self.ceiling_bytes = ceiling_bytes
         self.used_bytes = 0
         self.entry_bytes = 0
+        self.unfinished_bytes = 0
+        self.filters_ceiling_bytes = filters_ceiling_bytes
+        self.filters_bytes = 0
         self._share_bytes = ceiling_bytes if share_bytes is None else share_bytes
+        self._filters_share_bytes = filters_share_bytes
         self._shares: WeakValueDictionary[str, Share] = WeakValueDictionary()
 
     @override
@@ -39,7 +59,8 @@ class MemoryBudget:
         """The share of a principal, one for all its queues; it lives as long as one of them."""
         share = self._shares.get(principal)
         if share is None:
-            share = self._shares[principal] = Share(self, self._share_bytes)
+            share = Share(self, self._share_bytes, self._filters_share_bytes)
+            self._shares[principal] = share
         return share
 
     @property
@@ -59,23 +80,33 @@ class Share:
         used_bytes: what waits now.
         entry_bytes: of them for entries of messages that wait in the store only.
         stored_bytes: of the packets of these, in the store.
+        unfinished_bytes: of them what clients sent of packets that are not complete.
+        filters_bytes: of topic filters; not among them.
     """
 
     __slots__ = (
         "__weakref__",
         "ceiling_bytes",
         "entry_bytes",
+        "filters_bytes",
+        "filters_ceiling_bytes",
         "stored_bytes",
         "total",
+        "unfinished_bytes",
         "used_bytes",
     )
 
-    def __init__(self, total: MemoryBudget, ceiling_bytes: int) -> None:
+    def __init__(
+        self, total: MemoryBudget, ceiling_bytes: int, filters_ceiling_bytes: float = inf
+    ) -> None:
         self.total = total
         self.ceiling_bytes = ceiling_bytes
         self.used_bytes = 0
         self.entry_bytes = 0
         self.stored_bytes = 0
+        self.unfinished_bytes = 0
+        self.filters_ceiling_bytes = filters_ceiling_bytes
+        self.filters_bytes = 0
 
     @override
     def __repr__(self) -> str:
@@ -105,3 +136,58 @@ class Share:
         return (
             self.entry_bytes * 2 > self.ceiling_bytes or total.entry_bytes * 2 > total.ceiling_bytes
         )
+
+    @property
+    def full_of_unfinished(self) -> bool:
+        """Whether unfinished packets take a quarter of its ceiling, or of the total's: queues are to have the rest."""
+        total = self.total
+        return (
+            self.unfinished_bytes * 4 > self.ceiling_bytes
+            or total.unfinished_bytes * 4 > total.ceiling_bytes
+        )
+
+    def has_room_for_filter(self, size_bytes: int) -> bool:
+        """Whether one more topic filter fits."""
+        total = self.total
+        return (
+            self.filters_bytes + size_bytes <= self.filters_ceiling_bytes
+            and total.filters_bytes + size_bytes <= total.filters_ceiling_bytes
+        )
+
+    def count_filters(self, more_bytes: int) -> None:
+        """Count topic filters that come, or go."""
+        self.filters_bytes += more_bytes
+        self.total.filters_bytes += more_bytes
+
+
+class Unfinished:
+    """What one connection's client sent of a packet that is not complete."""
+
+    __slots__ = ("_share", "held_bytes")
+
+    def __init__(self, share: Share) -> None:
+        """Count in a share.
+
+        Attributes:
+            held_bytes: how much there is.
+        """
+        self._share = share
+        self.held_bytes = 0
+
+    @override
+    def __repr__(self) -> str:
+        return f"<Unfinished {self.held_bytes} bytes>"
+
+    def note(self, held_bytes: int) -> bool:
+        """Count what there is now; False when there is too much of it and this client is among the reasons."""
+        more = held_bytes - self.held_bytes
+        share = self._share
+        self.held_bytes = held_bytes
+        for each in (share, share.total):
+            each.unfinished_bytes += more
+            each.used_bytes += more
+        return more <= 0 or held_bytes <= FREE_BYTES or not share.full_of_unfinished
+
+    def close(self) -> None:
+        """The connection has ended."""
+        self.note(0)

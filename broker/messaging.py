@@ -13,6 +13,7 @@ from broker.memory import MemoryBudget
 from broker.messages import Messages
 from broker.overflow import Refiller
 from broker.publishing import Publishing
+from broker.quota import QuotaLimits
 from broker.registry import Registry, RegistryLimits
 from broker.restore import Restorer
 from broker.retained import Retained
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from broker.config import BrokerLimits, MqttConfig
     from broker.durability import Durability
+    from broker.faults import Faults
     from broker.guard import Guard
     from broker.kernels import KernelDispatch
     from broker.records import Restored
@@ -37,23 +39,27 @@ class Routing:
     router: Router
     waiting: QueuePolicy
     dead_letters: DeadLetters
+    faults: Faults
 
 
-def connect_routing(guard: Guard, mqtt: MqttConfig, clock: Callable[[], float]) -> Routing:
+def connect_routing(
+    guard: Guard, mqtt: MqttConfig, clock: Callable[[], float], faults: Faults
+) -> Routing:
     """Make the router and tell the guard of it.
 
     Args:
         guard: weighs every route.
         mqtt: how shared subscriptions choose, where dead letters go.
         clock: seconds since the epoch.
+        faults: told of errors of ours.
     """
-    dead_letters = DeadLetters(mqtt.dead_letter_topic)
+    dead_letters = DeadLetters(mqtt.dead_letter_topic, faults)
     router = Router(
         guard, strategy=GroupStrategy(mqtt.shared_strategy), clock=clock, lost=dead_letters.add
     )
-    waiting = QueuePolicy(guard)
+    waiting = QueuePolicy(guard, faults)
     guard.attach(router, waiting)
-    return Routing(router=router, waiting=waiting, dead_letters=dead_letters)
+    return Routing(router=router, waiting=waiting, dead_letters=dead_letters, faults=faults)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +97,13 @@ def connect_messaging(
         restored: what it held.
         clock: seconds since the epoch.
     """
-    budget = MemoryBudget(limits.max_waiting_bytes, limits.max_waiting_bytes_per_principal)
-    refiller = Refiller(store)
+    budget = MemoryBudget(
+        limits.max_waiting_bytes,
+        limits.max_waiting_bytes_per_principal,
+        filters_ceiling_bytes=limits.max_subscriptions_bytes,
+        filters_share_bytes=limits.max_subscriptions_bytes_per_principal,
+    )
+    refiller = Refiller(store, routing.faults)
     messages = Messages(store, clock=clock, next_id=restored.next_message_id)
     publishing = Publishing(
         guard=guard,
@@ -101,18 +112,27 @@ def connect_messaging(
         retained=Retained(
             messages,
             store,
-            max_messages=limits.max_retained_messages,
-            max_bytes=limits.max_retained_bytes,
+            limits=QuotaLimits(
+                max_messages=limits.max_retained_messages,
+                max_bytes=limits.max_retained_bytes,
+                max_messages_each=limits.max_retained_messages_per_principal,
+                max_bytes_each=limits.max_retained_bytes_per_principal,
+            ),
         ),
         delayed=Delayed(
             messages,
             store,
-            max_messages=limits.max_delayed_messages,
-            max_bytes=limits.max_delayed_bytes,
+            limits=QuotaLimits(
+                max_messages=limits.max_delayed_messages,
+                max_bytes=limits.max_delayed_bytes,
+                max_messages_each=limits.max_delayed_messages_per_principal,
+                max_bytes_each=limits.max_delayed_bytes_per_principal,
+            ),
             lost=routing.dead_letters.add,
         ),
         kernels=kernels,
         store=store,
+        lost=routing.dead_letters.add,
     )
     rooms = Rooms(
         store=store,
@@ -144,6 +164,7 @@ def connect_messaging(
         router=routing.router,
         keeps=keeps_sessions,
         publish_will=publishing.publish_will,
+        faults=routing.faults,
         next_session_id=restored.next_session_id,
     )
     Restorer(restored, messages, now=clock()).restore(

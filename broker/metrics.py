@@ -251,6 +251,9 @@ class RoomCollector(Collector):
         yield _gauge(
             "stockade_waiting_bytes", "Waiting for clients", self._from.messaging.budget.used_bytes
         )
+        budget = self._from.messaging.budget
+        yield _gauge("stockade_unfinished_bytes", "Of incomplete packets", budget.unfinished_bytes)
+        yield _gauge("stockade_subscriptions_bytes", "Of topic filters", budget.filters_bytes)
         spent = self._from.messaging.budget.spent_shares
         yield _gauge("stockade_spent_shares", "Principals for whom too much waits", spent)
         yield _gauge("stockade_retained_messages", "Retained", len(publishing.retained))
@@ -359,6 +362,8 @@ class RoomCollector(Collector):
 
     def _loop(self) -> Iterator[Metric]:
         turns, poll = self._from.turns, self._from.busy_poll
+        faults = self._from.messaging.routing.faults
+        yield _counter("stockade_internal_errors", "Errors of ours, contained", faults.count)
         yield _gauge("stockade_loop_turns_waiting", "Clients that wait for a turn", turns.waiting)
         looks = CounterMetricFamily(
             "stockade_loop_busy_polls", "Looks for more before the loop slept", labels=("outcome",)

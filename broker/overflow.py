@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from broker.durability import Durability
+    from broker.faults import Faults
     from broker.records import MessageRecord, QueuedRecord
 
 log = structlog.get_logger("stockade.broker.overflow")
@@ -159,9 +160,10 @@ class Refiller:
         failures: reads that failed.
     """
 
-    def __init__(self, store: Durability) -> None:
+    def __init__(self, store: Durability, faults: Faults) -> None:
         """Read from `store`."""
         self._store = store
+        self._faults = faults
         self._nursery: trio.Nursery | None = None
         self.failures = 0
 
@@ -188,9 +190,18 @@ class Refiller:
 
     async def _go_on(self, delivery: Refilled) -> None:
         await trio.lowlevel.checkpoint()
-        delivery.go_on()
+        with self._faults.contained("send what waited for its turn"):
+            delivery.go_on()
 
     async def _refill(self, delivery: Refilled) -> None:
+        finished = False
+        with self._faults.contained("read a queue back"):
+            await self._read_back(delivery)
+            finished = True
+        if not finished:
+            delivery.bring_nothing()
+
+    async def _read_back(self, delivery: Refilled) -> None:
         """One read; after a failure it is tried again for as long as the session wants it."""
         pause_s = RETRY_S
         while wanted := delivery.wanted():

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import structlog
-import trio
 
 from broker.delayed import DELAYED_PREFIX, parse_delayed
 from broker.kernels import KERNEL_PREFIX
+from broker.outlet import flush_all
 from broker.sys_topics import SYS_PREFIX
 from broker.wills import will_run
 from mqtt.errors import ReasonCode, RemoteProtocolError
@@ -22,6 +22,7 @@ from mqtt.runs import run_of
 if TYPE_CHECKING:
     from acl.decide import Decision
     from broker.delayed import Delayed
+    from broker.delivery import Lost
     from broker.durability import Durability
     from broker.guard import Asker, Guard
     from broker.kernels import Caller, KernelDispatch
@@ -37,7 +38,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger("stockade.broker.publishing")
 
 DOLLAR = b"$"
-WILL_S = 5.0  # seconds a will may take to be weighed and routed
+MAX_WEIGHED = (
+    5  # times a publisher is weighed again because policy changed meanwhile; then it is refused
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +83,9 @@ class Publishing:
         delayed: Delayed,
         kernels: KernelDispatch,
         store: Durability,
+        lost: Lost,
     ) -> None:
-        """Connect the parts."""
+        """Connect the parts; `lost` is told of wills for which there is no room."""
         self.guard = guard
         self.router = router
         self.messages = messages
@@ -89,6 +93,7 @@ class Publishing:
         self.delayed = delayed
         self.kernels = kernels
         self._store = store
+        self._lost = lost
         self.denied = 0
         self.not_retained = 0
         self._retained_full = False
@@ -113,16 +118,25 @@ class Publishing:
                 topic = run.topic.decode()
                 decision = self.guard.forbid(caller, "publish", topic, "`$SYS` is the broker's own")
                 return self._deny(decision, run.count)
+        if run.topic.startswith(KERNEL_PREFIX):
+            return await self._call(caller, run)
+        for _ in range(MAX_WEIGHED):
+            changes = self.guard.policy_changes
+            decision = await self.guard.may_publish(caller, run.topic, count=run.count)
+            if not decision.allowed:
+                return self._deny(decision, run.count)
+            route = await self.router.route(run.topic)
+            if changes == self.guard.policy_changes:  # both are of the policy of now
+                return self.hand_on(route, run, caller, sender, touched)
+        topic, reason = run.topic.decode(), "the policy changed faster than it could be asked"
+        return self._deny(self.guard.forbid(caller, "publish", topic, reason), run.count)
+
+    async def _call(self, caller: Caller, run: Run) -> Outcome:
         decision = await self.guard.may_publish(caller, run.topic, count=run.count)
         if not decision.allowed:
             return self._deny(decision, run.count)
-        if run.topic.startswith(KERNEL_PREFIX):
-            refusal = await self.kernels.call_run(caller, run)
-            return (
-                DELIVERED if refusal is None else Outcome(reason=refusal.reason, text=refusal.text)
-            )
-        route = await self.router.route(run.topic)
-        return self.hand_on(route, run, caller, sender, touched)
+        refusal = await self.kernels.call_run(caller, run)
+        return DELIVERED if refusal is None else Outcome(reason=refusal.reason, text=refusal.text)
 
     def hand_on(
         self, route: Route, run: Run, caller: Asker, sender: Outlet | None, touched: list[Outlet]
@@ -161,7 +175,7 @@ class Publishing:
         decision = await self.guard.may_publish(caller, topic, count=run.count)
         if not decision.allowed:
             return self._deny(decision, run.count)
-        if not self.delayed.has_room(run.count, len(run.data)):
+        if not self.delayed.has_room(caller.principal.name, run.count, len(run.data)):
             return Outcome(
                 reason=ReasonCode.QUOTA_EXCEEDED, text="no room for more delayed messages"
             )
@@ -170,19 +184,27 @@ class Publishing:
             self.delayed.add(message, message.received_at + delay_s)
         return STORED
 
-    async def publish_message(
-        self, caller: Asker, message: Message, touched: list[Outlet]
-    ) -> Decision:
-        """Publish a message that was taken over before and is due now, if that is still allowed."""
-        decision = await self.guard.may_publish(caller, message.run.topic)
-        if not decision.allowed:
-            self.denied += 1
-            return decision
-        route = await self.router.route(message.run.topic)
+    async def publish_late(self, message: Message, changes: int, touched: list[Outlet]) -> bool:
+        """Publish a message that was taken over before and is due now.
+
+        Args:
+            message: one packet.
+            changes: the policy under which its publisher was found to be allowed to, as a count of changes.
+            touched: outlets that owe a flush; paid before each wait.
+
+        Returns:
+            False when the policy has changed since; then nothing was done.
+        """
+        topic = message.run.topic
+        if topic not in self.router.routes:
+            flush_all(touched)
+        route = await self.router.route(topic)
+        if self.guard.policy_changes != changes:
+            return False
         if message.run.retain:
             self._retain(message)
         self.router.deliver(route, message, None, touched)
-        return decision
+        return True
 
     def _retain(self, message: Message) -> None:
         """Retain a message whose publisher cannot be told any more where there is no room."""
@@ -196,21 +218,20 @@ class Publishing:
             )
         self._retained_full = full
 
-    async def publish_will(self, session: Session, record: WillRecord) -> None:
-        """Publish the will of a session whose client vanished, weighed like any other message; bounded in time."""
+    def publish_will(self, session: Session, record: WillRecord) -> None:
+        """Have the will of a session whose client vanished published, weighed like any other message.
+
+        It waits with the delayed messages, where it outlives this process until it is decided about; whoever calls
+        forgets it in the same step.
+        """
         run = will_run(record)
         if run.topic.startswith(KERNEL_PREFIX):
             return  # a kernel answers its caller, who is gone
         message = self.messages.take(run, session.principal)
-        if self.guard.refusal and self.delayed.has_room(1, len(run.data)):
-            # Nobody can weigh it now, as in the first seconds after a start; it waits with the delayed messages.
+        if self.delayed.has_room(session.principal.name, 1, len(run.data)):
             self.delayed.add(message, message.received_at)
-            return
-        touched: list[Outlet] = []
-        with trio.move_on_after(WILL_S):
-            await self.publish_message(session, message, touched)
-        for outlet in touched:
-            outlet.flush_now()
+        else:
+            self._lost(message, 0, 1, "no room")
 
     def _deny(self, decision: Decision, count: int) -> Outcome:
         self.denied += count

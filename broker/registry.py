@@ -16,16 +16,15 @@ from broker.session import NEVER_EXPIRES_S, Serving, Session
 from mqtt.errors import ReasonCode
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Callable, Iterator
 
     from acl.model import Principal
     from broker.admission import Terms
+    from broker.faults import Faults
     from broker.records import WillRecord
     from broker.router import Router
     from broker.session import Rooms
     from mqtt.packets import Connect
-
-Wills = list[tuple[Session, "WillRecord"]]
 
 SWEEP_S = 1.0  # seconds between two looks at keep alives, certificates, wills and expiry
 SWEPT_PER_TURN = 1_000  # sessions looked at in a row: half a millisecond
@@ -74,6 +73,7 @@ class Registry:
         expired: sessions ended because their client did not come back.
         resumed: sessions continued by a new connection.
         most_connected: most clients connected at the same time.
+        stopping: no client is let in any more.
     """
 
     def __init__(
@@ -84,7 +84,8 @@ class Registry:
         rooms: Rooms,
         router: Router,
         keeps: bool,
-        publish_will: Callable[[Session, WillRecord], Awaitable[None]],
+        publish_will: Callable[[Session, WillRecord], None],
+        faults: Faults,
         next_session_id: int = 1,
     ) -> None:
         """Start empty.
@@ -95,7 +96,8 @@ class Registry:
             rooms: what sessions need.
             router: where their subscriptions are.
             keeps: whether there is a store, so that sessions can outlive their connection.
-            publish_will: publishes a session's will.
+            publish_will: takes over the will of a session, to be published.
+            faults: told of errors of ours.
             next_session_id: the key of the next session stored.
         """
         self._limits = limits
@@ -104,6 +106,7 @@ class Registry:
         self._router = router
         self._keeps = keeps
         self._publish_will = publish_will
+        self._faults = faults
         self._next_id = next_session_id
         self._sessions: dict[tuple[str, str], Session] = {}
         self._of_principal: dict[str, int] = {}
@@ -113,6 +116,7 @@ class Registry:
         self.expired = 0
         self.resumed = 0
         self.most_connected = 0
+        self.stopping = False
 
     # ---- looking -------------------------------------------------------------------------------
 
@@ -155,19 +159,15 @@ class Registry:
 
     # ---- connections ---------------------------------------------------------------------------
 
-    def enter(
-        self, connection: Connected, connect: Connect, terms: Terms
-    ) -> tuple[Session, bool, Wills]:
+    def enter(self, connection: Connected, connect: Connect, terms: Terms) -> tuple[Session, bool]:
         """Give a connection its session: a new one, or the one its client had.
 
         An older connection of the same client is ended (3.1.4-3).
 
         Returns:
-            the session, attached; whether it was there before; and the wills that are due by this, for `publish_wills`
-            once CONNACK is on its way.
+            the session, attached; and whether it was there before.
         """
-        wills: Wills = []
-        session, present = self._session_for(connection, connect, terms, wills)
+        session, present = self._session_for(connection, connect, terms)
         session.expiry_s = terms.session_expiry_s
         session.will = terms.will
         session.attach(connection, terms.receive_maximum)
@@ -175,12 +175,7 @@ class Registry:
         self.most_connected = max(self.most_connected, len(self._connections))
         self._keep(session)
         self._router.session_moved(session)
-        return session, present, wills
-
-    async def publish_wills(self, wills: Wills) -> None:
-        """Publish wills that are due."""
-        for session, will in wills:
-            await self._publish_will(session, will)
+        return session, present
 
     def serve(self, session: Session) -> None:
         """Send what waits for a session whose CONNACK is on its way."""
@@ -189,11 +184,7 @@ class Registry:
         session.delivery.pump_and_flush()
 
     def _session_for(
-        self,
-        connection: Connected,
-        connect: Connect,
-        terms: Terms,
-        wills: Wills,
+        self, connection: Connected, connect: Connect, terms: Terms
     ) -> tuple[Session, bool]:
         """Find or make the session; without waiting, so that two connections never share one."""
         session = self._sessions.get((connection.principal.name, terms.client_id))
@@ -203,9 +194,9 @@ class Registry:
                 self.resumed += 1
                 # The older connection was closed without DISCONNECT; a delayed will is not due (3.1.3-9).
                 if taken_over and session.will is not None and not session.will.delay_s:
-                    wills.append((session, session.will))
+                    self._publish_will(session, session.will)
                 return session, True
-            self._end(session, wills)
+            self._end(session)
         session = Session(connection.principal, terms.client_id, self._rooms)
         self._add(session)
         return session, False
@@ -234,26 +225,30 @@ class Registry:
             self._next_id += 1
         session.keep()
 
-    async def leave(self, connection: Connected, session: Session) -> None:
-        """A connection has ended; one that was taken over leaves its session to its successor."""
-        wills: Wills = []
+    def leave(self, connection: Connected, session: Session) -> None:
+        """A connection has ended; one that was taken over leaves its session to its successor.
+
+        Without waiting, so that nothing can keep a place or a will from being given back.
+        """
         self._connections.pop(connection, None)
         if session.connection is not connection:
             return
         session.detach(self._now())
         self._router.session_moved(session)
         if session.expiry_s == 0 or not self._keeps:
-            self._end(session, wills)
-        else:
-            self._hand_on(session)
-            if session.will is not None:
-                delay_s = min(session.will.delay_s, session.expiry_s)
-                session.will_at = self._now() + delay_s
-                if not delay_s:
-                    wills.append((session, session.will))
-                    session.will = session.will_at = None
-            session.record()
-        await self.publish_wills(wills)
+            self._end(session)
+            return
+        self._hand_on(session)
+        if session.will is not None:
+            session.will_at = self._now() + min(session.will.delay_s, session.expiry_s)
+            if not session.will.delay_s:
+                self._give_will(session, session.will)
+        session.record()
+
+    def _give_will(self, session: Session, will: WillRecord) -> None:
+        """Have a will published that is due; the caller records that the session has it no more."""
+        session.will = session.will_at = None
+        self._publish_will(session, will)
 
     def _hand_on(self, session: Session) -> None:
         """Give what a session had by shared subscriptions to members that are connected (4.8.2)."""
@@ -261,7 +256,7 @@ class Registry:
             if self._router.served(name):
                 self._router.give_again(name, session.delivery.withdraw(name))
 
-    def _end(self, session: Session, wills: Wills) -> None:
+    def _end(self, session: Session) -> None:
         """End a session: its subscriptions and queue are gone, its will is due."""
         if session.ended:
             return
@@ -269,12 +264,12 @@ class Registry:
         self._forget_one(session.principal.name)
         for filter_ in session.subscriptions:
             self._router.unsubscribe(session, filter_)
-        session.subscriptions.clear()
+        self._router.session_moved(session)
         for name in session.delivery.groups():
             if self._router.group(name) is not None:
                 self._router.give_again(name, session.delivery.withdraw(name))
         if session.will is not None:
-            wills.append((session, session.will))
+            self._give_will(session, session.will)
         session.close()
 
     def _forget_one(self, name: str) -> None:
@@ -295,9 +290,11 @@ class Registry:
                 self._look_at(connection, moment, now)
             for number, session in enumerate(self.all_sessions()):
                 if number % SWEPT_PER_TURN == 0:
+                    self._router.tidy()
                     await trio.lowlevel.checkpoint()
                 if session.connection is None and session.ended_at is not None:
-                    await self._look_after(session, now)
+                    with self._faults.contained("look after a session", session):
+                        self._look_after(session, now)
 
     def _look_at(self, connection: Connected, moment: float, now: float) -> None:
         if moment >= connection.quiet_until:
@@ -306,18 +303,15 @@ class Registry:
         elif now >= connection.certificate_ends:
             connection.end(ReasonCode.NOT_AUTHORIZED, "the client certificate has expired")
 
-    async def _look_after(self, session: Session, now: float) -> None:
+    def _look_after(self, session: Session, now: float) -> None:
         """A session without a connection: its will may be due, its time may be over."""
-        wills: Wills = []
         ended_at = session.ended_at if session.ended_at is not None else now
         if session.expiry_s != NEVER_EXPIRES_S and now >= ended_at + session.expiry_s:
             self.expired += 1
-            self._end(session, wills)
+            self._end(session)
         elif session.will is not None and session.will_at is not None and now >= session.will_at:
-            wills.append((session, session.will))
-            session.will = session.will_at = None
+            self._give_will(session, session.will)
             session.record()
-        await self.publish_wills(wills)
 
     # ---- a start -------------------------------------------------------------------------------
 

@@ -87,13 +87,15 @@ class Restorer:
             )
             self._begin_absence(session, record)
             for row in subscriptions.get(key, []):
-                session.subscriptions[row.filter] = Subscribed(
-                    session=session,
-                    filter=row.filter,
-                    qos=row.qos,
-                    no_local=row.no_local,
-                    retain_as_published=row.retain_as_published,
-                    identifier=row.identifier,
+                session.hold(
+                    Subscribed(
+                        session=session,
+                        filter=row.filter,
+                        qos=row.qos,
+                        no_local=row.no_local,
+                        retain_as_published=row.retain_as_published,
+                        identifier=row.identifier,
+                    )
                 )
             registry.restored(session)
             session.keep()

@@ -1,19 +1,23 @@
 """Retained messages: the last one of each topic, for whoever subscribes later (3.3.1.3).
 
-*Rules of this file*: an empty message removes and is never kept (3.3.1-6, -7). They are bounded in number and bytes;
-what does not fit is refused. Who may read one is weighed when it is sent.
+*Rules of this file*: an empty message removes and is never kept (3.3.1-6, -7). They are bounded in number and bytes,
+in all and for each principal; what does not fit is refused. Who may read one is weighed when it is sent.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from broker.quota import Quota
 from broker.records import RetainedRecord
 from mqtt.names import TopicTree
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from broker.durability import Durability
     from broker.messages import Message, Messages
+    from broker.quota import QuotaLimits
 
 VOLATILE = "$SYS/"  # what the broker tells about itself is not worth a row
 
@@ -21,26 +25,26 @@ VOLATILE = "$SYS/"  # what the broker tells about itself is not worth a row
 class Retained:
     """The retained messages of a broker."""
 
-    def __init__(
-        self, messages: Messages, store: Durability, *, max_messages: int, max_bytes: int
-    ) -> None:
+    def __init__(self, messages: Messages, store: Durability, *, limits: QuotaLimits) -> None:
         """Start with none.
 
         Args:
             messages: keeps what must outlive the process.
             store: records which message is a topic's.
-            max_messages: topics with one.
-            max_bytes: of all packets together.
+            limits: how many, and of whom.
         """
         self._messages = messages
         self._store = store
-        self._max_messages = max_messages
-        self._max_bytes = max_bytes
+        self._quota = Quota(limits)
         self._tree: TopicTree[Message] = TopicTree()
-        self.bytes = 0
 
     def __len__(self) -> int:
         return len(self._tree)
+
+    @property
+    def bytes(self) -> int:
+        """Of all packets together."""
+        return self._quota.bytes
 
     def put(self, message: Message) -> bool:
         """Keep, replace or remove the message of its topic.
@@ -57,28 +61,29 @@ class Retained:
             if older is not None:
                 self._remove(topic, older)
             return True
+        if older is not None:
+            self._quota.remove(older.publisher.name, len(older.run.data))
         size = len(message.run.data)
-        more = size - (len(older.run.data) if older is not None else 0)
-        if not topic.startswith(VOLATILE) and self._is_full(more, older is None):
+        volatile = topic.startswith(VOLATILE)
+        if not volatile and not self._quota.fits(message.publisher.name, 1, size):
+            if older is not None:
+                self._quota.add(older.publisher.name, len(older.run.data))
             return False
-        self._tree.put(topic, message)
-        self.bytes += more
-        if not topic.startswith(VOLATILE):
+        self._keep(topic, message)
+        if not volatile:
             self._messages.need(message)
             self._store.put_retained(RetainedRecord(topic=topic, message_id=message.stored_as))
             if older is not None:
                 self._messages.release(older)
         return True
 
-    def _is_full(self, more_bytes: int, more_topics: bool) -> bool:  # noqa: FBT001  a number, 0 or 1
-        return (
-            self.bytes + more_bytes > self._max_bytes
-            or len(self._tree) + more_topics > self._max_messages
-        )
+    def _keep(self, topic: str, message: Message) -> None:
+        self._tree.put(topic, message)
+        self._quota.add(message.publisher.name, len(message.run.data))
 
     def _remove(self, topic: str, message: Message) -> None:
         self._tree.pop(topic)
-        self.bytes -= len(message.run.data)
+        self._quota.remove(message.publisher.name, len(message.run.data))
         if not topic.startswith(VOLATILE):
             self._store.drop_retained(topic)
             self._messages.release(message)
@@ -86,8 +91,7 @@ class Retained:
     def restored(self, message: Message) -> None:
         """Take back a message of an earlier life."""
         message.needed_by += 1
-        self._tree.put(message.run.topic.decode(), message)
-        self.bytes += len(message.run.data)
+        self._keep(message.run.topic.decode(), message)
 
     def get(self, topic: str) -> Message | None:
         """Return the message of a topic; one that expired is removed."""
@@ -97,13 +101,10 @@ class Retained:
             return None
         return message
 
-    def match(self, filter_: str) -> list[Message]:
-        """Return the messages whose topic matches a filter; those that expired are removed."""
-        now = self._messages.clock()
-        found: list[Message] = []
-        for topic, message in list(self._tree.match(filter_)):
-            if message.expired(now):
-                self._remove(topic, message)
-            else:
-                found.append(message)
-        return found
+    def look(self, filter_: str) -> Iterator[list[str]]:
+        """Find the topics that match a filter and had a message, in steps of a bounded size.
+
+        Returns:
+            an iterator that looks while it goes; others may have their turn, and change what is kept, in between.
+        """
+        return self._tree.look(filter_)

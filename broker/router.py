@@ -2,11 +2,11 @@
 
 *Theory of operation.* Subscriptions live in one `FilterTree`, shared ones in another by their group. The first message
 on a topic builds a `Route`: the matching subscriptions, one a session, of which the guard allows this very topic to be
-read. A route is then a dictionary look-up per run. A change of policy clears the table; a change of a filter, or of
-whether its session is connected, concerns the routes of the topics it matches, which are found in a `TopicTree`. A
-route whose building was overtaken by a change of policy is built again before it is used; one overtaken only by a
-subscription is used once and not remembered. The same holds for one that leaves somebody out because the controller did
-not answer in time: it may answer the next time.
+read. A route is then a dictionary look-up per run, see `broker.route_table`. A change of policy clears the table; a
+change of a filter concerns the routes of the topics it matches, one of whether a session is connected those that name
+it. A route whose building was overtaken by a change of policy is built again before it is used; one overtaken only by a
+subscription is used once and not remembered. Nor is one remembered in which the controller did not say in time who may
+read: it may the next time, and until then those wait in the queue of whom it is not known.
 
 INVARIANT: a route used for delivery was built entirely after the last policy change this broker
 applied, so a revoked grant stops with the next run.
@@ -19,19 +19,30 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from broker.delivery import NOT_WEIGHED, Queued
-from broker.groups import SHARED_PREFIX, Group, GroupStrategy
-from broker.routes import NOBODY, GroupTarget, Lane, Route, route_of, target_of, without_gone
+from broker.groups import SHARED_PREFIX, Group, GroupStrategy, topics_of
+from broker.route_table import RouteTable
+from broker.routes import (
+    NO_READERS,
+    NOBODY,
+    Building,
+    GroupTarget,
+    Lane,
+    Matching,
+    Readers,
+    Route,
+    route_of,
+    target_of,
+    without_gone,
+)
 from mqtt.convert import aliased, variant
-from mqtt.names import TopicTree
 from mqtt.packets import Version
 from mqtt.topics import FilterTree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from broker.aliases import Alias
     from broker.delivery import Lost
-    from broker.guard import Readers
     from broker.messages import Message
     from broker.outlet import Outlet
     from broker.routes import Subscribed, Target
@@ -41,12 +52,8 @@ if TYPE_CHECKING:
     from mqtt.stretches import Stretch
 
 V5, V311 = Version.V5, Version.V311  # looking a member up costs more than comparing it
-MAX_ROUTES = 65_536  # topics with a remembered route; the table is dropped and rebuilt beyond that
-MAX_ROUTES_BYTES = 64 << 20  # the same for its memory: topics are as long as their publishers like
 MAX_LANES = 4_096  # different sets of outlets remembered
-MAX_REBUILDS = (
-    5  # times a route is built again because policy changed meanwhile; then nobody gets it
-)
+MAX_REBUILDS = 5  # times a route is built again because policy changed meanwhile; then nothing of it is decided
 
 
 class ReadCheck(Protocol):
@@ -62,7 +69,6 @@ class Router:
 
     Attributes:
         routes: topic to route; always the same dictionary.
-        stamp: another number whenever a route was forgotten.
         policy_changes: how often the policy changed.
         messages_out: messages handed to sessions.
         messages_unrouted: messages nobody got.
@@ -95,11 +101,10 @@ class Router:
         self._handing_over = False
         self._changes = 0
         self.policy_changes = 0
-        self.routes: dict[bytes, Route] = {}
-        self.stamp = 0
+        self._table = RouteTable()
+        self.routes = self._table.routes
+        self._building: dict[bytes, Building] = {}
         self._lanes: dict[tuple[Outlet, ...], Lane] = {}
-        self._topics: TopicTree[bytes] = TopicTree()
-        self._routes_bytes = 0
         self.messages_out = 0
         self.messages_unrouted = 0
 
@@ -111,12 +116,17 @@ class Router:
         return len(self._tree) + len(self._groups)
 
     @property
+    def stamp(self) -> int:
+        """Another number whenever a route was forgotten."""
+        return self._table.stamp
+
+    @property
     def shared_subscriptions(self) -> int:
         """Groups."""
         return len(self._groups)
 
     def subscribe(self, subscribed: Subscribed) -> None:
-        """Add or replace one session's filter."""
+        """Add or replace one session's filter; it takes effect for topics that have a route by `settle`."""
         filter_ = subscribed.filter
         if filter_.startswith(SHARED_PREFIX):
             group = self._groups.get(filter_)
@@ -126,15 +136,15 @@ class Router:
             group.members[subscribed.session] = subscribed
         else:
             self._tree.add(filter_, id(subscribed.session), subscribed)
-        self._filter_changed(filter_)
+        self._changes += 1
 
     def unsubscribe(self, session: Session, filter_: str) -> None:
-        """Remove one session's filter."""
+        """Remove one session's filter; it takes effect for topics that have a route by `settle`."""
         if filter_.startswith(SHARED_PREFIX):
             self._leave(session, filter_)
         else:
             self._tree.remove(filter_, id(session))
-        self._filter_changed(filter_)
+        self._changes += 1
 
     def _leave(self, session: Session, name: str) -> None:
         group = self._groups.get(name)
@@ -189,7 +199,7 @@ class Router:
         touched: list[Outlet] = []
         for parcel in parcels:
             queued = parcel.content
-            members = [] if group is None else _takers(group, queued.tried)
+            members: Sequence[Target] = () if group is None else _takers(group, queued.tried)
             if group is None or not members:
                 self._lost(queued.message, parcel.first, parcel.count, "no member")
                 continue
@@ -206,94 +216,116 @@ class Router:
             outlet.flush_now()
 
     def session_moved(self, session: Session) -> None:
-        """A session was connected or disconnected: routes name outlets."""
-        for filter_ in session.subscriptions:
-            self._filter_changed(filter_)
+        """A session was connected or disconnected, or has ended: routes name outlets."""
+        self._changes += 1
+        self._table.forget_session(session)
+
+    def settle(self, filter_: str) -> Iterator[None]:
+        """Have a filter that was added, changed or removed take effect for all topics; in steps.
+
+        Returns:
+            an iterator to be gone through; others may have their turn between its steps.
+        """
+        return self._table.forget_matching(topics_of(filter_))
+
+    def tidy(self) -> None:
+        """Give back some of what forgotten routes hold; to be called now and then."""
+        self._table.tidy()
 
     # ---- routes --------------------------------------------------------------------------------
 
     def forget_routes(self) -> None:
         """Drop every route: policy changed."""
         self.policy_changes += 1
-        self._clear()
-
-    def _filter_changed(self, filter_: str) -> None:
-        """Forget the routes of the topics a filter matches."""
-        self._changes += 1
-        if filter_.startswith(SHARED_PREFIX):
-            filter_ = filter_.split("/", 2)[2]
-        for _, topic in list(self._topics.match(filter_)):
-            self._forget(topic)
-
-    def _forget(self, topic: bytes) -> None:
-        self.stamp += 1
-        route = self.routes.pop(topic)
-        self._topics.pop(topic.decode())
-        self._routes_bytes -= len(topic) + route.memory
-
-    def _clear(self) -> None:
-        self.stamp += 1
-        self.routes.clear()
+        self._table.forget_all()
         self._lanes.clear()
-        self._topics = TopicTree()
-        self._routes_bytes = 0
-
-    def _remember(self, topic: bytes, route: Route) -> None:
-        if topic in self.routes:
-            return  # built by two publishers at once, in the same state of everything
-        size = len(topic) + route.memory
-        if len(self.routes) >= MAX_ROUTES or self._routes_bytes + size > MAX_ROUTES_BYTES:
-            self._clear()
-        self.routes[topic] = route
-        self._topics.put(topic.decode(), topic)
-        self._routes_bytes += size
 
     async def route(self, topic: bytes) -> Route:
-        """The route of a topic, built when it is not known.
+        """The route of a topic, built when it is not known; once, however many ask for it.
 
         Args:
             topic: a valid topic name.
 
         Returns:
-            The route. Nobody's route when policy changed faster than it could be built.
+            The route. While policy changes faster than it can be built: one in which nothing is decided.
         """
         route = self.routes.get(topic)
-        if route is not None:
-            return route
-        for _ in range(MAX_REBUILDS):
-            policy, changes = self.policy_changes, self._changes
-            route, lasting = await self._build(topic)
-            if self.policy_changes != policy:
-                continue
-            if self._changes == changes:
-                if lasting:
-                    self._remember(topic, route)
-                return route
-            # Whoever left meanwhile is not to be given anything any more; whoever came gets the next message.
-            return without_gone(route)
-        return NOBODY
+        builds = 0
+        while route is None:
+            building = self._building.get(topic)
+            if building is None or not self._is_of_now(building):
+                if builds == MAX_REBUILDS:
+                    matching = self._matching(topic)
+                    unknown = Readers(allowed=(), undecided=matching.sessions, lasting=False)
+                    return self._route_to(matching, unknown)
+                builds += 1
+                building = await self._build(topic)
+            else:
+                await building.done.wait()
+            route = building.route
+            if route is None or building.policy != self.policy_changes:
+                route = self.routes.get(topic)
+            elif building.changes != self._changes:
+                # Whoever left meanwhile is not to be given anything any more; whoever came gets the next message.
+                return without_gone(route)
+        return route
 
-    async def _build(self, topic: bytes) -> tuple[Route, bool]:
-        """Return the route of now, and whether it may be remembered."""
+    def _is_of_now(self, building: Building) -> bool:
+        """Whether nothing has changed since a route's building began: it is good for who asks now, too."""
+        return building.policy == self.policy_changes and building.changes == self._changes
+
+    async def _build(self, topic: bytes) -> Building:
+        """Build a route, and remember it if it is still true then."""
+        building = Building(self.policy_changes, self._changes)
+        self._building[topic] = building
+        try:
+            matching = self._matching(topic)
+            readers = NO_READERS
+            if matching.sessions:
+                readers = await self._guard.may_read(matching.sessions, topic)
+            building.route = self._route_to(matching, readers)
+            if readers.lasting and self._is_of_now(building) and topic not in self.routes:
+                self._table.remember(topic, building.route)
+        finally:
+            if self._building.get(topic) is building:
+                del self._building[topic]
+            building.done.set()
+        return building
+
+    def _matching(self, topic: bytes) -> Matching:
+        """The subscriptions that match a topic now."""
         name = topic.decode()
         merged: dict[Session, list[Subscribed]] = {}
         for subscribed in self._tree.match(name):
             merged.setdefault(subscribed.session, []).append(subscribed)
-        groups = self._group_tree.match(name)
-        sharing = dict.fromkeys(session for group in groups for session in group.members)
-        if not merged and not sharing:
-            return NOBODY, True
-        members = [(group, tuple(group.members.values())) for group in groups]
-        readers = await self._guard.may_read(tuple(merged | sharing), topic)
+        groups = [(group, tuple(group.members.values())) for group in self._group_tree.match(name)]
+        sharing = dict.fromkeys(member.session for _, members in groups for member in members)
+        return Matching(merged, groups, tuple(merged | sharing))
+
+    def _route_to(self, matching: Matching, readers: Readers) -> Route:
+        """The route to those that may read, and with a note to those of whom nobody can say it now."""
+        if not matching.sessions:
+            return NOBODY
         allowed = frozenset(readers.allowed)
-        targets = tuple(target_of(found) for session, found in merged.items() if session in allowed)
+        undecided = frozenset(readers.undecided)
+        concerned = allowed | undecided
+        targets = tuple(
+            target_of(found, undecided=session in undecided)
+            for session, found in matching.merged.items()
+            if session in concerned
+        )
         shared = tuple(
             GroupTarget(
-                group=group, members=tuple(target_of([m]) for m in found if m.session in allowed)
+                group=group,
+                members=tuple(
+                    target_of([member], undecided=member.session in undecided)
+                    for member in members
+                    if member.session in concerned
+                ),
             )
-            for group, found in members
+            for group, members in matching.groups
         )
-        return self._with_lane(route_of(targets, shared)), readers.lasting
+        return self._with_lane(route_of(targets, shared))
 
     def _with_lane(self, route: Route) -> Route:
         """The route with its lane, if it has one."""
@@ -412,7 +444,7 @@ class Router:
     def _share_run(
         self, shared: GroupTarget, run: Run, publisher: str, touched: list[Outlet]
     ) -> int:
-        online = [m for m in shared.members if m.session.outlet is not None]
+        online = [m for m in shared.members if m.session.outlet is not None and not m.undecided]
         if not online:
             return 0
         for target, first, count in shared.group.shares(
@@ -464,7 +496,7 @@ class Router:
         number = run.count if count is None else count
         outlet = session.outlet
         if min(run.qos, target.qos) == 0:
-            if outlet is None:
+            if outlet is None or target.undecided:
                 return 0
             now = message.received_at if message.expires_at is None else self._clock()
             form = message.form(outlet.version, 0, target.identifiers, retain=retain, now=now)
@@ -477,7 +509,7 @@ class Router:
             retain=retain,
             identifiers=target.identifiers,
             group=group,
-            weighed=self.policy_changes,
+            weighed=NOT_WEIGHED if target.undecided else self.policy_changes,
         )
         self._queue(target, queued, first, number, touched)
         return 1
@@ -496,9 +528,7 @@ class Router:
         self.messages_out += count
 
     def _share(self, shared: GroupTarget, message: Message, touched: list[Outlet]) -> int:
-        members = [m for m in shared.members if m.session.outlet is not None]
-        if not members:
-            members = [m for m in shared.members if m.session.kept and m.qos]
+        members = _first_choice(shared.members, message.run.qos)
         if not members:
             self._lost(message, 0, message.run.count, "no member")
             return 0
@@ -522,7 +552,15 @@ class Router:
         return reached
 
 
-def _takers(group: Group, tried: Sequence[Session]) -> list[Target]:
+def _first_choice(members: Sequence[Target], qos: int) -> Sequence[Target]:
+    """Members of a group that a message goes to: connected ones (4.8.2), if possible of those that surely may read it."""
+    able = [m for m in members if not m.undecided or (m.qos and qos)]
+    online = [m for m in able if m.session.outlet is not None]
+    able = online or [m for m in able if m.session.kept and m.qos]
+    return [m for m in able if not m.undecided] or able
+
+
+def _takers(group: Group, tried: Sequence[Session]) -> Sequence[Target]:
     """Members that can queue messages: those that are connected, or else those that are kept."""
     members = [
         target_of([m]) for session, m in group.members.items() if m.qos and session not in tried
@@ -531,7 +569,7 @@ def _takers(group: Group, tried: Sequence[Session]) -> list[Target]:
     return _with_room(online or [m for m in members if m.session.kept])
 
 
-def _with_room(members: list[Target]) -> list[Target]:
+def _with_room(members: Sequence[Target]) -> Sequence[Target]:
     """Those of them that can queue messages of a shared subscription, see `broker.overflow`; all if none can."""
     return [m for m in members if m.session.delivery.overflow is None] or members
 

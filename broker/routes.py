@@ -9,17 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import trio
+from typing_extensions import override
+
 from mqtt.packets import Version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from broker.groups import Group
     from broker.outlet import Outlet
     from broker.session import Session
 
 ROUTE_BYTES = 1_300  # of a route beside its topic and targets, its place in the tree included
-TARGET_BYTES = 100  # of one session on it; measured as 90
+TARGET_BYTES = 200  # of one session on it, its note of the route included; measured as 190
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,13 +48,23 @@ class Subscribed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One session on a route, with what its matching filters add up to."""
+    """One session on a route, with what its matching filters add up to.
+
+    Attributes:
+        session: whose.
+        qos: the highest of its filters.
+        no_local: whether all of them ask not to get its client's own messages.
+        retain_as_published: whether one of them asks to keep RETAIN flags.
+        identifiers: Subscription Identifiers.
+        undecided: nobody can say now whether it may read the topic: what can wait in its queue does.
+    """
 
     session: Session
     qos: int
     no_local: bool
     retain_as_published: bool
     identifiers: tuple[int, ...]
+    undecided: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +112,69 @@ class Route:
         members = sum(len(group.members) for group in self.groups)
         return ROUTE_BYTES + TARGET_BYTES * (len(self.targets) + members)
 
+    def sessions(self) -> Iterator[Session]:
+        """Every session that may get something, maybe twice."""
+        for target in self.targets:
+            yield target.session
+        for group in self.groups:
+            for member in group.members:
+                yield member.session
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readers:
+    """Who may read a topic.
+
+    Attributes:
+        allowed: those that may, in the order asked.
+        undecided: those of whom nobody can say it now.
+        lasting: only a change of policy or of subscriptions can make this untrue.
+    """
+
+    allowed: Sequence[Session]
+    undecided: Sequence[Session]
+    lasting: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """The subscriptions that match a topic.
+
+    Attributes:
+        merged: those of its own of each session.
+        groups: shared ones, with the members.
+        sessions: all of them.
+    """
+
+    merged: Mapping[Session, Sequence[Subscribed]]
+    groups: Sequence[tuple[Group, Sequence[Subscribed]]]
+    sessions: Sequence[Session]
+
+
+class Building:
+    """A route that is being built.
+
+    Attributes:
+        policy: count of policy changes when that began.
+        changes: count of changes of subscriptions then.
+        done: set at the end.
+        route: what was built; None while it is, and if it was given up.
+    """
+
+    __slots__ = ("changes", "done", "policy", "route")
+
+    def __init__(self, policy: int, changes: int) -> None:
+        self.policy = policy
+        self.changes = changes
+        self.done = trio.Event()
+        self.route: Route | None = None
+
+    @override
+    def __repr__(self) -> str:
+        return f"<Building {self.route!r}>"
+
+
+NO_READERS = Readers(allowed=(), undecided=(), lasting=True)
 NOBODY = Route(targets=(), v5=(), v311=(), special=(), groups=(), not_to_self=frozenset())
 
 
@@ -123,7 +198,7 @@ def route_of(targets: tuple[Target, ...], groups: tuple[GroupTarget, ...]) -> Ro
     special: list[Target] = []
     for target in targets:
         outlet = target.session.outlet
-        if outlet is None:
+        if outlet is None or target.undecided:
             continue
         if outlet.aliases is not None or (target.identifiers and outlet.version == Version.V5):
             special.append(target)
@@ -146,7 +221,7 @@ def _outlets_of(targets: Sequence[Target]) -> Iterator[Outlet]:
             yield target.session.outlet
 
 
-def target_of(subscribed: Sequence[Subscribed]) -> Target:
+def target_of(subscribed: Sequence[Subscribed], *, undecided: bool = False) -> Target:
     """What several matching filters of one session mean together."""
     best = max(subscribed, key=lambda s: s.qos)
     return Target(
@@ -156,4 +231,5 @@ def target_of(subscribed: Sequence[Subscribed]) -> Target:
         retain_as_published=any(s.retain_as_published for s in subscribed),
         # One copy carries the identifiers of all matching subscriptions (3.3.4-4).
         identifiers=tuple(s.identifier for s in subscribed if s.identifier is not None),
+        undecided=undecided,
     )

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mqtt.errors import ReasonCode
     from mqtt.outgoing import Outgoing, Parcel
 
+LEVEL_BYTES = 400  # of one level of a filter in the tree: a node and its place, measured as 370
 NEVER_EXPIRES_S = 0xFFFFFFFF  # MQTT 3.1.2.11.2: a Session Expiry Interval of this value
 
 
@@ -102,7 +103,9 @@ class Session:
         ended_at: when its connection ended, seconds since the epoch; None while connected.
         will: published when the connection ends, or later; see `broker.wills`.
         will_at: when it is due, None while the client is connected.
-        subscriptions: its topic filters, `$share/NAME/` included.
+        subscriptions: its topic filters, `$share/NAME/` included; changed by `hold` and `drop`.
+        filters_bytes: memory of these.
+        share: of its principal, in all that is held in memory.
         delivery: what it gets at QoS 1 and 2.
         incoming: what it sent at QoS 1 and 2.
         connection: who serves it now.
@@ -139,12 +142,14 @@ class Session:
         self.will: WillRecord | None = None
         self.will_at: float | None = None
         self.subscriptions: dict[str, Subscribed] = {}
+        self.filters_bytes = 0
+        self.share = rooms.budget.share(principal.name)
         self.incoming = Incoming() if incoming is None else incoming
         self.delivery = Delivery(
             rooms.messages,
             rooms.store,
             limits=rooms.limits,
-            budget=rooms.budget.share(principal.name),
+            budget=self.share,
             weigh=self._weigh,
             lost=rooms.lost,
             hand_over=rooms.hand_over,
@@ -216,6 +221,8 @@ class Session:
         self.connection = None
         self.outlet = None
         self.delivery.close()
+        self.subscriptions.clear()
+        self._count_filters(-self.filters_bytes)
         self.will = None
         if self.session_id:
             self._rooms.store.drop_session(self.session_id)
@@ -256,6 +263,23 @@ class Session:
                 )
             )
 
+    # ---- topic filters -------------------------------------------------------------------------
+
+    def hold(self, subscribed: Subscribed) -> None:
+        """Have a filter, in the place of what it had under that name; the caller tells the router."""
+        if subscribed.filter not in self.subscriptions:
+            self._count_filters(filter_memory(subscribed.filter))
+        self.subscriptions[subscribed.filter] = subscribed
+
+    def drop(self, filter_: str) -> None:
+        """Have one of its filters no more; the caller tells the router."""
+        del self.subscriptions[filter_]
+        self._count_filters(-filter_memory(filter_))
+
+    def _count_filters(self, more_bytes: int) -> None:
+        self.filters_bytes += more_bytes
+        self.share.count_filters(more_bytes)
+
     # ---- deliveries ----------------------------------------------------------------------------
 
     def deliver(self, queued: Queued, *, qos: int, first: int, count: int) -> bool:
@@ -277,3 +301,8 @@ class Session:
             return Verdict.DROP
         queued.tried = (*queued.tried, self)
         return Verdict.PASS_ON
+
+
+def filter_memory(filter_: str) -> int:
+    """What a topic filter costs, in bytes: its text here and its levels in the tree."""
+    return 2 * len(filter_) + LEVEL_BYTES * (filter_.count("/") + 1)

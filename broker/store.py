@@ -33,6 +33,7 @@ import structlog
 import trio
 from typing_extensions import override
 
+from broker.faults import Faults
 from broker.store_batch import Batch
 from broker.store_fetch import fetch
 from broker.store_load import load
@@ -91,9 +92,11 @@ class Store(Recorder):
         *,
         sync: SyncMode,
         note_commit: Callable[[float, int], None],
+        faults: Faults | None = None,
     ) -> None:
         """Use an open file; see `open`."""
         super().__init__()
+        self._faults = faults or Faults()
         self._database = database
         self._sync = sync
         self._note_commit = note_commit
@@ -116,6 +119,7 @@ class Store(Recorder):
         sync: SyncMode,
         max_bytes: int,
         note_commit: Callable[[float, int], None] = lambda _seconds, _rows: None,
+        faults: Faults | None = None,
     ) -> Self:
         """Open a store, or make one. Blocks: the whole file is checked.
 
@@ -125,12 +129,13 @@ class Store(Recorder):
             sync: what durable means.
             max_bytes: size at which it counts as full; the log beside it may add 64 MiB, and a very large commit.
             note_commit: told seconds and rows of every commit.
+            faults: told of errors of those who are called back.
 
         Raises:
             StoreError: it is damaged, foreign, in use, under another key, or open to others; says what to do.
         """
         database = open_database(path, key=key, synchronous=_SYNCHRONOUS[sync], max_bytes=max_bytes)
-        return cls(database, sync=sync, note_commit=note_commit)
+        return cls(database, sync=sync, note_commit=note_commit, faults=faults)
 
     @override
     def __repr__(self) -> str:
@@ -338,7 +343,8 @@ class Store(Recorder):
             while self._due:
                 for _ in range(min(len(self._due), CALLS_A_TURN)):
                     callback, durable = self._due.popleft()
-                    callback(durable)
+                    with self._faults.contained("tell that something is stored"):
+                        callback(durable)
                 await trio.lowlevel.checkpoint()
 
     def _call_the_rest(self) -> None:
@@ -347,4 +353,5 @@ class Store(Recorder):
                 self._answer(batch, durable=False)
         while self._due:
             callback, durable = self._due.popleft()
-            callback(durable)
+            with self._faults.contained("tell that something is stored"):
+                callback(durable)

@@ -15,18 +15,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from broker.config import StoreConfig
+    from broker.faults import Faults
 
 KEY_BYTES = 32  # AES-256
 
 
 def open_store(
-    config: StoreConfig | None, *, note_commit: Callable[[float, int], None]
+    config: StoreConfig | None, *, note_commit: Callable[[float, int], None], faults: Faults
 ) -> Store | None:
     """Open the store that a configuration names; None when it names none.
 
     Args:
         config: the `[store]` table.
         note_commit: told seconds and rows of every commit.
+        faults: told of errors of those who are called back.
 
     Raises:
         SettingsError: the key file is not named, missing beside a store, or holds no key.
@@ -41,6 +43,7 @@ def open_store(
         sync=SyncMode(config.sync),
         max_bytes=config.max_bytes,
         note_commit=note_commit,
+        faults=faults,
     )
 
 

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from broker.groups import SHARED_PREFIX
+from broker.groups import SHARED_PREFIX, topics_of
+from broker.outlet import flush_all
 from broker.records import SubscriptionRecord
-from broker.routes import Subscribed, Target
-from mqtt.encode import encode, encode_bounded
+from broker.routes import Subscribed, target_of
+from broker.session import filter_memory
+from mqtt.encode import encode_bounded
 from mqtt.errors import ReasonCode, RemoteProtocolError
 from mqtt.packets import Suback, Unsuback
 from mqtt.properties import EMPTY, Properties
@@ -31,11 +33,11 @@ if TYPE_CHECKING:
     from broker.retained import Retained
     from broker.router import Router
     from broker.session import Session
+    from broker.turns import Turns
     from mqtt.packets import Subscribe, Subscription, Unsubscribe
 
 # Memory of one session's filters: a thousand of five levels take 2 MB, a thousand of 128 levels 50 MB.
 MAX_FILTERS_BYTES = 4 << 20
-LEVEL_BYTES = 400  # of one level in the tree of filters: a node and its place, measured as 370
 REPLAY_PER_TURN = 64  # retained messages sent in a row
 TOGETHER = 64  # filters of one packet that are asked about together
 RETAIN_ALWAYS, RETAIN_IF_NEW = 0, 1  # MQTT 3.8.3.1: retain handling; 2 is never
@@ -63,6 +65,7 @@ class Subscriptions:
         router: Router,
         retained: Retained,
         store: Durability,
+        turns: Turns,
         max_subscriptions: int,
     ) -> None:
         """Go on with what the session has.
@@ -73,6 +76,7 @@ class Subscriptions:
             router: where granted filters take effect.
             retained: what is sent to a new subscription.
             store: where they are kept.
+            turns: of the event loop.
             max_subscriptions: filters the session may hold.
         """
         self._session = session
@@ -80,8 +84,8 @@ class Subscriptions:
         self._router = router
         self._retained = retained
         self._store = store
+        self._turns = turns
         self._max = max_subscriptions
-        self._filters_bytes = sum(map(_memory, session.subscriptions))
         self._to_replay: dict[str, None] = {}  # filters whose turn has not come; of the session's
         self._replaying = False
 
@@ -102,18 +106,16 @@ class Subscriptions:
         for first in range(0, len(packet.filters), TOGETHER):
             some = packet.filters[first : first + TOGETHER]
             await self._foresee(some)
-            results += [await self._grant(each, identifier) for each in some]
+            results += [await self._grant(each, identifier, outlet) for each in some]
         if not await self._stored():
-            results = [self._take_back(each) for each in reversed(results)][::-1]
+            results = [await self._take_back(each) for each in reversed(results)][::-1]
         text = next((each.text for each in results if each.text), "")
         suback = Suback(
             packet_id=packet.packet_id,
             reasons=tuple(each.reason for each in results),
             properties=Properties(reason_string=text) if explain and text else EMPTY,
         )
-        data = encode_bounded(suback, outlet.version, outlet.max_packet_bytes)
-        if data is not None:
-            outlet.send_control(data)
+        _send(suback, outlet)
         for each in results:
             if each.subscribed is not None:
                 if each.subscribed.filter.startswith(SHARED_PREFIX):
@@ -123,20 +125,22 @@ class Subscriptions:
 
     async def _foresee(self, subscriptions: Sequence[Subscription]) -> None:
         if len(subscriptions) > 1:
-            matched = [_matched(each.filter) for each in subscriptions if _valid(each.filter)]
+            matched = [topics_of(each.filter) for each in subscriptions if _valid(each.filter)]
             await self._guard.foresee(self._session, matched)
 
-    async def _grant(self, subscription: Subscription, identifier: int | None) -> Granted:
+    async def _grant(
+        self, subscription: Subscription, identifier: int | None, outlet: Outlet
+    ) -> Granted:
         """Weigh one filter, and make it effective if it is granted."""
         session, filter_ = self._session, subscription.filter
         is_new = filter_ not in session.subscriptions
-        new_bytes = _memory(filter_) if is_new else 0
+        new_bytes = filter_memory(filter_) if is_new else 0
         excess = self._excess(is_new, new_bytes)
         if excess:
             return Granted(ReasonCode.QUOTA_EXCEEDED, excess)
         try:
             verify_topic_filter(filter_)
-            decision = await self._guard.may_subscribe(session, _matched(filter_))
+            decision = await self._guard.may_subscribe(session, topics_of(filter_))
         except RemoteProtocolError as error:
             return Granted(error.reason, error.message)
         if not decision.allowed:
@@ -151,10 +155,10 @@ class Subscriptions:
             retain_as_published=subscription.retain_as_published,
             identifier=identifier,
         )
-        if session.ended or session.outlet is None:
+        if session.outlet is not outlet:
             return Granted(ReasonCode.UNSPECIFIED_ERROR)  # taken over meanwhile
         replaced = session.subscriptions.get(filter_)
-        self._put(subscribed)
+        await self._put(subscribed)
         return Granted(
             ReasonCode(subscription.qos),
             subscribed=subscribed,
@@ -164,19 +168,20 @@ class Subscriptions:
 
     def _excess(self, is_new: bool, new_bytes: int) -> str:  # noqa: FBT001  a fact of the filter
         """Why there is no room for a filter; empty when there is."""
-        if is_new and len(self._session.subscriptions) >= self._max:
+        session = self._session
+        if is_new and len(session.subscriptions) >= self._max:
             return f"at most {self._max} subscriptions"
-        if self._filters_bytes + new_bytes > MAX_FILTERS_BYTES:
+        if session.filters_bytes + new_bytes > MAX_FILTERS_BYTES:
             return "the subscriptions are too long together"
-        if self._session.kept and self._store.failing:
+        if not session.share.has_room_for_filter(new_bytes):
+            return "no room for more subscriptions"
+        if session.kept and self._store.failing:
             return "the broker cannot store subscriptions now"
         return ""
 
-    def _put(self, subscribed: Subscribed) -> None:
+    async def _put(self, subscribed: Subscribed) -> None:
         """Make a filter effective, in the place of what the session had under it."""
-        if subscribed.filter not in self._session.subscriptions:
-            self._filters_bytes += _memory(subscribed.filter)
-        self._session.subscriptions[subscribed.filter] = subscribed
+        self._session.hold(subscribed)
         self._router.subscribe(subscribed)
         if self._session.kept:
             self._store.put_subscription(
@@ -189,16 +194,23 @@ class Subscriptions:
                     identifier=subscribed.identifier,
                 )
             )
+        await self._settle(subscribed.filter)
 
-    def _remove(self, filter_: str) -> None:
+    async def _settle(self, filter_: str) -> None:
+        """Have a change of a filter take effect for topics that have a route."""
+        for _ in self._router.settle(filter_):
+            if self._turns.over:
+                await self._turns.wait()
+
+    async def _remove(self, filter_: str) -> None:
         """End a subscription that the session has."""
-        del self._session.subscriptions[filter_]
-        self._filters_bytes -= _memory(filter_)
+        self._session.drop(filter_)
         self._router.unsubscribe(self._session, filter_)
         if self._session.kept:
             self._store.drop_subscription(self._session.session_id, filter_)
+        await self._settle(filter_)
 
-    def _take_back(self, granted: Granted) -> Granted:
+    async def _take_back(self, granted: Granted) -> Granted:
         """Refuse what cannot be stored; what it replaced is as it was."""
         subscribed = granted.subscribed
         if (
@@ -206,9 +218,9 @@ class Subscriptions:
             and self._session.subscriptions.get(subscribed.filter) is subscribed
         ):
             if granted.replaced is None:
-                self._remove(subscribed.filter)
+                await self._remove(subscribed.filter)
             else:
-                self._put(granted.replaced)
+                await self._put(granted.replaced)
         return Granted(_worse(granted.reason), "the broker cannot store it")
 
     async def _stored(self) -> bool:
@@ -229,15 +241,17 @@ class Subscriptions:
         """Remove the filters that exist, answer with one UNSUBACK."""
         reasons: list[ReasonCode] = []
         for filter_ in packet.filters:
+            if self._session.outlet is not outlet:
+                return  # taken over meanwhile
             if filter_ in self._session.subscriptions:
-                self._remove(filter_)
+                await self._remove(filter_)
                 reasons.append(ReasonCode.SUCCESS)
             else:
                 reasons.append(ReasonCode.NO_SUBSCRIPTION_EXISTED)
         if not await self._stored():  # after a crash they could be back
             reasons = [ReasonCode.UNSPECIFIED_ERROR for _ in reasons]
         unsuback = Unsuback(packet_id=packet.packet_id, reasons=tuple(reasons), properties=EMPTY)
-        outlet.send_control(encode(unsuback, outlet.version))
+        _send(unsuback, outlet)
 
     # ---- retained messages ---------------------------------------------------------------------
 
@@ -246,13 +260,13 @@ class Subscriptions:
         if self._replaying:
             self._to_replay[filter_] = None
             return
-        topics = self._topics(filter_)
+        topics = await self._topics(filter_)
         await self._replay_some(filter_, outlet, topics)
         if topics:
             self._replaying = True
             nursery.start_soon(self._replay_rest, filter_, outlet, topics)
 
-    async def _replay_rest(self, filter_: str, outlet: Outlet, topics: deque[bytes]) -> None:
+    async def _replay_rest(self, filter_: str, outlet: Outlet, topics: deque[str]) -> None:
         """Send the rest for this filter, then for those that came meanwhile."""
         while True:
             while topics:
@@ -263,37 +277,56 @@ class Subscriptions:
                 break
             filter_ = next(iter(self._to_replay))
             del self._to_replay[filter_]
-            topics = self._topics(filter_)
+            topics = await self._topics(filter_)
         self._replaying = False
 
-    def _topics(self, filter_: str) -> deque[bytes]:
-        return deque(message.run.topic for message in self._retained.match(filter_))
+    async def _topics(self, filter_: str) -> deque[str]:
+        topics: deque[str] = deque()
+        for some in self._retained.look(filter_):
+            topics.extend(some)
+            if self._turns.over:
+                await self._turns.wait()
+        return topics
 
-    async def _replay_some(self, filter_: str, outlet: Outlet, topics: deque[bytes]) -> None:
+    async def _replay_some(self, filter_: str, outlet: Outlet, topics: deque[str]) -> None:
         """Send what is retained now for the next of these topics: a newer message may have come meanwhile."""
         touched: list[Outlet] = []
         subscribed = self._session.subscriptions.get(filter_)
         if subscribed is None:  # it has ended
             topics.clear()
             return
-        target = Target(
-            session=self._session,
-            qos=subscribed.qos,
-            no_local=False,
-            retain_as_published=True,
-            identifiers=() if subscribed.identifier is None else (subscribed.identifier,),
-        )
-        for _ in range(REPLAY_PER_TURN):
-            if not topics or outlet.over_full:
-                break
-            topic = topics.popleft()
-            readers = await self._guard.may_read((self._session,), topic)
-            # Looked up behind the last wait, so that no newer message was delivered meanwhile.
-            message = self._retained.get(topic.decode())
-            if message is not None and readers.allowed:
-                self._router.hand(target, message, touched, retain=True)
-        for each in touched:
-            each.flush_now()
+        try:
+            for _ in range(REPLAY_PER_TURN):
+                if not topics or outlet.over_full:
+                    break
+                await self._replay_one(topics, subscribed, touched)
+        finally:
+            flush_all(touched)
+
+    async def _replay_one(
+        self, topics: deque[str], subscribed: Subscribed, touched: list[Outlet]
+    ) -> None:
+        topic, session = topics[0], self._session
+        decision = self._guard.knows_reader(session, topic.encode())
+        if decision is None:
+            flush_all(touched)
+            changes = self._guard.policy_changes
+            decision = await self._guard.may_receive(session, topic.encode())
+            if changes != self._guard.policy_changes:  # it may be of before: once more
+                return
+        topics.popleft()
+        # Looked up behind the last wait, so that no newer message was delivered meanwhile.
+        message = self._retained.get(topic)
+        if message is not None and (decision.allowed or not decision.answered):
+            target = target_of([subscribed], undecided=not decision.allowed)
+            self._router.hand(target, message, touched, retain=True)
+
+
+def _send(packet: Suback | Unsuback, outlet: Outlet) -> None:
+    """Send an answer, unless it is longer than the client takes: then as if it was sent (3.1.2-25)."""
+    data = encode_bounded(packet, outlet.version, outlet.max_packet_bytes)
+    if data is not None:
+        outlet.send_control(data)
 
 
 def _valid(filter_: str) -> bool:
@@ -304,15 +337,5 @@ def _valid(filter_: str) -> bool:
     return True
 
 
-def _matched(filter_: str) -> str:
-    """What topics must match: a shared subscription's filter without its prefix."""
-    return filter_.split("/", 2)[2] if filter_.startswith(SHARED_PREFIX) else filter_
-
-
 def _worse(reason: ReasonCode) -> ReasonCode:
     return reason if reason.failed else ReasonCode.QUOTA_EXCEEDED
-
-
-def _memory(filter_: str) -> int:
-    """What a filter costs, in bytes: its text here and its levels in the tree."""
-    return 2 * len(filter_) + LEVEL_BYTES * (filter_.count("/") + 1)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from broker.outlet import flush_all
 from mqtt.packets import Publish, Version
 from mqtt.runs import run_of
 
@@ -129,10 +130,11 @@ class SysTopics:
             publish = Publish(topic=f"$SYS/broker/{name}", payload=value.encode(), retain=True)
             message = self._messages.take(run_of(publish, Version.V5), self._broker)
             self._retained.put(message)
+            if message.run.topic not in self._router.routes:
+                flush_all(touched)
             route = await self._router.route(message.run.topic)
             self._router.deliver(route, message, None, touched)
-        for outlet in touched:
-            outlet.flush_now()
+        flush_all(touched)
 
     def values(self) -> dict[str, str]:
         """Every topic below `$SYS/broker/`, with its value of now."""

@@ -14,6 +14,7 @@ from acl.model import Operation
 
 if TYPE_CHECKING:
     from acl.decide import Decision
+    from broker.faults import Faults
     from broker.guard import Guard
     from broker.session import Session
 
@@ -26,9 +27,10 @@ class QueuePolicy:
     *Resource handling*: `run` must be running for questions to be asked.
     """
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Guard, faults: Faults) -> None:
         """Start with nobody waiting."""
         self._guard = guard
+        self._faults = faults
         self._nursery: trio.Nursery | None = None
         self._asking: set[Session] = set()
         self._blocked: set[Session] = set()
@@ -77,7 +79,8 @@ class QueuePolicy:
 
     async def _pump(self, session: Session) -> None:
         await trio.lowlevel.checkpoint()
-        session.delivery.pump_and_flush()
+        with self._faults.contained("send what waited for a policy", session):
+            session.delivery.pump_and_flush()
 
     async def _ask(self, session: Session, topic: bytes) -> None:
         """One question; ends when it is answered, or nobody wants to know any more."""
@@ -94,5 +97,6 @@ class QueuePolicy:
                 await trio.sleep(RETRY_S)
         finally:
             self._asking.discard(session)
-        session.delivery.pump_and_flush()
+        with self._faults.contained("send what was weighed again", session):
+            session.delivery.pump_and_flush()
         self._answer = None

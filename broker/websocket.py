@@ -22,7 +22,7 @@ PATH = "/mqtt"
 SUBPROTOCOL = "mqtt"
 UPGRADE_S = 10.0  # seconds from the TLS handshake to a complete upgrade request
 CLOSE_S = 1.0  # seconds a close handshake may take
-QUEUED_MESSAGES = 4  # frames read ahead of the session; each at most `max_message_bytes`
+QUEUED_MESSAGES = 1  # read ahead of the session, beside the one that is being read; each at most `max_message_bytes`
 UNSUPPORTED_DATA = 1003  # RFC 6455 section 7.4.1
 
 

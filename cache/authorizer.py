@@ -96,7 +96,7 @@ class Authorizer:
         self._serial = 0  # of policy changes: what L2 tables and plans for the filter belong to
         self._epoch = -1
         self._withdrawn: str | None = None
-        self._refusal: Decision | None = self._deny(_NO_POLICY)
+        self._refusal: Decision | None = self._deny(_NO_POLICY, answered=False)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Put questions to the authority until cancelled; waiting ones are then denied."""
@@ -193,7 +193,7 @@ class Authorizer:
         reason = self._withdrawn
         if reason is None and self._epoch < 0:
             reason = _NO_POLICY
-        self._refusal = None if reason is None else self._deny(reason)
+        self._refusal = None if reason is None else self._deny(reason, answered=False)
         for connection in self._connections:
             connection.flush()
         self.stats.flushes += len(self._connections)
@@ -364,15 +364,16 @@ class Authorizer:
 
     def _failed(self, reason: str) -> tuple[Decision, bool]:
         self.stats.local_deny += 1
-        return self._deny(reason), False
+        return self._deny(reason, answered=False), False
 
     def denial(self, reason: str) -> Decision:
         """Return a denial that no rule can lift, with an id for the audit: what the caller forbids by itself."""
         self.stats.local_deny += 1
         return self._deny(reason)
 
-    def _deny(self, reason: str) -> Decision:
-        return Decision(Outcome.DENY, None, reason, max(self._epoch, 0), id=self._new_id())
+    def _deny(self, reason: str, *, answered: bool = True) -> Decision:
+        epoch = max(self._epoch, 0)
+        return Decision(Outcome.DENY, None, reason, epoch, id=self._new_id(), answered=answered)
 
     def sizes(self) -> CacheSizes:
         """Return what the caches hold; linear in it, for metrics."""

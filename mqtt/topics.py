@@ -92,6 +92,8 @@ def _shared_complaint(text: str, levels: Sequence[str]) -> str | None:
         return "shared subscription must be `$share/NAME/FILTER`"
     if levels[name_index] in ("", "+", "#"):
         return "share name must be at least one character, no wildcard"
+    if levels[first_filter_index] == SHARED_PREFIX:
+        return "a shared subscription cannot be shared again"
     return None
 
 

@@ -24,7 +24,9 @@ from acl.rules import AclRule, RuleSet
 from broker.admission import Offer
 from broker.config import BrokerLimits, MqttConfig
 from broker.connection import Connection
+from broker.delayed import DelayedPublisher
 from broker.durability import Durability, Volatile
+from broker.faults import Faults
 from broker.guard import Guard
 from broker.kernels import KernelDispatch
 from broker.messaging import connect_messaging, connect_routing
@@ -92,11 +94,12 @@ class RuleAuthority:
     rules: RuleSet
     asked: int = 0
     silent: bool = False
+    delay_s: float = 0.0
 
     async def ask(self, requests: Sequence[AccessRequest]) -> Answers:
         if self.silent:
             await trio.sleep_forever()
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self.delay_s)
         self.asked += len(requests)
         decisions = tuple(decide(self.rules, request) for request in requests)
         return Answers(self.rules.epoch, decisions)
@@ -286,7 +289,9 @@ class TestBroker:
         )
         self.audit = AuditLog(audit_path, clock=trio.current_time)
         self.guard = Guard(self.authorizer, self.audit, broker_id="b1", stale_after_s=30.0)
-        self.routing = connect_routing(self.guard, mqtt, lambda: self.now + trio.current_time())
+        self.routing = connect_routing(
+            self.guard, mqtt, lambda: self.now + trio.current_time(), Faults()
+        )
         self.router = self.routing.router
         self.pool = PoolOfOne()
         self.kernels = KernelDispatch(self.pool, self.guard, self.router)
@@ -332,6 +337,17 @@ class TestBroker:
         self.guard.on_policy(
             PolicyUpdate(epoch=rules.epoch, reset=reset, grants=tuple(rules.grants))
         )
+
+    def new_epoch(self) -> None:
+        """Somebody adds a rule that concerns nobody: what was decided before is void."""
+        self.change_rules(
+            self.authority.rules.with_rule(allow("nobody", "read", "topic.none", rule_id="nobody")),
+            reset=False,
+        )
+
+    def slow_controller(self, seconds: float) -> None:
+        """Every answer of the authority takes so long from now on."""
+        self.authority.delay_s = seconds
 
     def peer(
         self, principal: str, *, certificate_ends: float = inf, certificate: bytes | None = None
@@ -392,6 +408,7 @@ async def running_broker(
         await nursery.start(broker.kernels.run)
         await nursery.start(broker.routing.waiting.run)
         await nursery.start(broker.messaging.refiller.run)
+        nursery.start_soon(DelayedPublisher(broker.publishing, broker.routing.faults).run)
         broker.guard.on_contact(True, "")  # noqa: FBT003  the callback's one fact
         broker.change_rules(broker.authority.rules)
         yield broker

@@ -145,7 +145,8 @@ async def lived(broker: TestBroker, steps: list[Step]) -> History:
 
 async def story_of(broker: TestBroker, unreleased: dict[int, bytes]) -> list[Packet]:
     """What follows when both clients come back, the publisher repeats itself, and the subscriber takes everything."""
-    await DelayedPublisher(broker.publishing, lambda: 1_000.0).publish_due()
+    broker.now += 60.0
+    await DelayedPublisher(broker.publishing, broker.routing.faults).publish_due()
     sensor = await connected(broker, "sensor", present=True)
     for packet_id, payload in unreleased.items():
         again = Publish(topic="t/again", payload=payload, qos=2, packet_id=packet_id, dup=True)

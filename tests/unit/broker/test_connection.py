@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 import trio
 import trio.testing
 
+import broker.connection
+import broker.enhanced_auth
 from acl.rules import RuleSet
 from broker.config import BrokerLimits
 from broker.connection import LOOKS
+from broker.durability import Volatile
 from mqtt.encode import encode
 from mqtt.errors import ReasonCode
 from mqtt.packets import (
@@ -28,9 +33,7 @@ from mqtt.packets import (
 )
 from mqtt.runs import Run
 from tests.brokers import LOOKS_A_ROUND, Peer, allow, deny, running_broker
-
-SENSOR = allow("sensor", "write", "topic.t.**", rule_id="sensor-writes")
-VIEWER = allow("viewer", "read", "topic.t.**", rule_id="viewer-reads")
+from tests.unit.broker.test_messaging import KEPT, SENSOR, VIEWER, SlowStore, connected
 
 
 async def subscribe(peer: Peer, *filters: str, qos: int = 0) -> tuple[ReasonCode, ...]:
@@ -538,3 +541,51 @@ async def test_subscriber_left_out_for_want_of_an_answer_is_not_left_out_for_eve
         broker.authority.silent = False
         await sensor.send(message)
         assert isinstance(await viewer.next(), Run)
+
+
+@pytest.mark.parametrize("first", [b"\x62", b"\x50"], ids=["PUBREL", "PUBREC"])
+async def test_client_that_takes_no_answers_to_acknowledgements_is_not_read_from(
+    first: bytes,
+) -> None:
+    limits = BrokerLimits(max_queued_bytes=4096, slow_consumer_s=0.01)
+    async with running_broker(limits=limits) as broker:
+        client = await broker.client("sensor")
+        client.link.block()
+        for _ in range(30):
+            await client.send_raw((first + b"\2\0\1") * 2_000)
+        await trio.sleep(0.5)
+        (connection,) = broker.registry
+        assert connection.outlet.queued_bytes <= 4096 + 2 * 2_000 * 5, "two reads at most"
+
+
+@pytest.mark.parametrize("rounds", range(6))
+async def test_session_is_left_though_the_loop_stood_still_for_longer_than_a_farewell(
+    rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker.connection, "FAREWELL_S", 0.02)
+    async with running_broker(SENSOR, store=Volatile()) as house:
+        sensor = await connected(house, "sensor")
+        await sensor.send_raw(b"\0\0")
+        for _ in range(rounds):
+            await trio.lowlevel.checkpoint()
+        time.sleep(0.1)
+        await trio.sleep(0.2)
+        assert len(house.registry) == 0
+
+
+async def test_older_connection_does_nothing_to_the_session_of_its_successor() -> None:
+    store, will = SlowStore(), Will(topic="t/will", payload=b"gone")
+    async with running_broker(SENSOR, store=store) as broker:
+        await (await connected(broker, "sensor")).leave()
+        await trio.testing.wait_all_tasks_blocked()
+        older, newer = broker.peer("sensor"), broker.peer("sensor")
+        goodbye = Disconnect(properties=Properties(session_expiry_interval=1))
+        await older.send(Connect(client_id="c", clean_start=True, properties=KEPT), goodbye)
+        await trio.testing.wait_all_tasks_blocked()
+        await newer.send(Connect(client_id="c", properties=KEPT, will=will))
+        await trio.testing.wait_all_tasks_blocked()
+        store.settle_all(durable=True)
+        await trio.testing.wait_all_tasks_blocked()
+        (session,) = broker.registry.all_sessions()
+        assert session.will is not None
+        assert session.expiry_s == 100

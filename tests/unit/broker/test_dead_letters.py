@@ -9,9 +9,15 @@ import trio.testing
 from acl.model import Principal
 from broker.config import MqttConfig
 from broker.dead_letters import MAX_WAITING, MAX_WAITING_BYTES, REASON_PROPERTY, DeadLetters
+from broker.durability import Volatile
+from broker.faults import Faults
 from broker.messages import Message
 from mqtt.encode import encode
-from mqtt.packets import Properties, Publish, Version
+from mqtt.packets import (
+    Properties,
+    Publish,
+    Version,
+)
 from mqtt.runs import Run, run_of
 from mqtt.topics import MAX_TOPIC_LEVELS
 from tests.brokers import Peer, TestBroker, allow, running_broker
@@ -138,11 +144,11 @@ async def test_topic_with_no_room_for_a_reason_is_counted_and_harms_nobody() -> 
 
 async def test_dead_letters_that_wait_are_bounded_in_number_and_bytes() -> None:
     async with running_broker() as broker:
-        few = DeadLetters("dead")
+        few = DeadLetters("dead", Faults())
         for _ in range(MAX_WAITING + 3):
             few.add(lost(), 0, 1, "expired")
         assert few.lost["not published"] == 3
-        large = DeadLetters("dead")
+        large = DeadLetters("dead", Faults())
         half = lost(payloads=(b"x" * (MAX_WAITING_BYTES // 2 - 100),))
         for _ in range(4):
             large.add(half, 0, 1, "expired")
@@ -170,3 +176,25 @@ async def test_without_a_topic_what_is_lost_is_counted_only() -> None:
 def test_message_of_this_file_is_one_a_publisher_could_send() -> None:
     run = run_of(Publish(topic="t/1", payload=b"x", qos=1, packet_id=1), Version.V5)
     assert lost().run.data == run.data
+
+
+async def test_many_dead_letters_leave_others_their_turns() -> None:
+    mqtt = MqttConfig(dead_letter_topic="dead")
+    async with (
+        running_broker(store=Volatile(), mqtt=mqtt) as broker,
+        trio.open_nursery() as nursery,
+    ):
+        run = run_of(Publish(topic="t/1", payload=b"x", qos=1, packet_id=1), Version.V5)
+        run = run.repeated(run.data * 5_000, 5_000)
+        broker.routing.dead_letters.add(
+            broker.publishing.messages.take(run, Principal("sensor")), 0, 5_000, "expired"
+        )
+        rounds = 0
+        nursery.start_soon(
+            broker.routing.dead_letters.run, broker.router, broker.publishing.messages
+        )
+        while broker.router.messages_unrouted < 5_000:
+            await trio.lowlevel.checkpoint()
+            rounds += 1
+        assert rounds > 20
+        nursery.cancel_scope.cancel()

@@ -4,18 +4,34 @@ from dataclasses import dataclass, field
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given, strategies as st
 
 from acl.model import Principal
 from broker.config import BrokerLimits
 from broker.delayed import MAX_DELAY_S, TICK_S, Delayed, DelayedPublisher, parse_delayed
+from broker.durability import Volatile
 from broker.messages import Message, Messages
 from mqtt.errors import ReasonCode, RemoteProtocolError
-from mqtt.packets import Properties, Puback, Publish, Version
+from mqtt.packets import (
+    Properties,
+    Puback,
+    Publish,
+    Version,
+)
 from mqtt.runs import run_of
 from tests.brokers import Peer, TestBroker, allow, running_broker
 from tests.durable_rows import Rows
-from tests.unit.broker.test_messaging import SENSOR, VIEWER, got, subscribe
+from tests.unit.broker.test_messaging import (
+    SENSOR,
+    VIEWER,
+    connected,
+    got,
+    hear,
+    publish,
+    subscribe,
+)
+from tests.unit.broker.test_retained import limits_of
 
 # -- the topic -------------------------------------------------------------------------------
 
@@ -91,8 +107,7 @@ class Shelf:
         self.delayed = Delayed(
             self.messages,
             self.rows,
-            max_messages=self.max_messages,
-            max_bytes=self.max_bytes,
+            limits=limits_of(self.max_messages, self.max_bytes),
             lost=lambda message, _first, _count, why: self.lost.append((message.run.topic, why)),
         )
 
@@ -106,7 +121,8 @@ class Shelf:
     def due(self, now: float) -> list[bytes]:
         """The topics of what is due, each published."""
         found: list[bytes] = []
-        while (message := self.delayed.due(now)) is not None:
+        self.now = now
+        for message in self.delayed.due(100):
             found.append(message.run.topic)
             self.delayed.done(message)
         return found
@@ -138,8 +154,8 @@ def test_message_is_in_the_store_until_it_was_published() -> None:
     (row,) = shelf.rows.delayed.values()
     assert row.due_at == 5.0
     assert row.message_id in shelf.rows.messages
-    message = shelf.delayed.due(5.0)
-    assert message is not None
+    shelf.now = 5.0
+    (message,) = shelf.delayed.due(1)
     assert shelf.rows.delayed, "a crash now publishes it again"
     shelf.delayed.done(message)
     assert (shelf.rows.delayed, shelf.rows.messages) == ({}, {})
@@ -148,8 +164,8 @@ def test_message_is_in_the_store_until_it_was_published() -> None:
 def test_message_that_comes_while_another_is_published_is_not_taken_for_it() -> None:
     shelf = Shelf()
     shelf.add("t", 5.0)
-    first = shelf.delayed.due(5.0)
-    assert first is not None
+    shelf.now = 5.0
+    (first,) = shelf.delayed.due(1)
     shelf.add("sooner", 1.0)  # the clock was set back
     shelf.delayed.done(first)
     assert shelf.due(5.0) == [b"sooner"]
@@ -158,10 +174,10 @@ def test_message_that_comes_while_another_is_published_is_not_taken_for_it() -> 
 def test_room_is_bounded_in_number_and_bytes() -> None:
     shelf = Shelf(max_messages=2)
     shelf.add("t", 1.0)
-    assert shelf.delayed.has_room(1, 10)
-    assert not shelf.delayed.has_room(2, 20)
-    assert shelf.delayed.has_room(1, 1_000 - shelf.delayed.bytes)
-    assert not shelf.delayed.has_room(1, 1_001 - shelf.delayed.bytes)
+    assert shelf.delayed.has_room("sensor", 1, 10)
+    assert not shelf.delayed.has_room("sensor", 2, 20)
+    assert shelf.delayed.has_room("sensor", 1, 1_000 - shelf.delayed.bytes)
+    assert not shelf.delayed.has_room("sensor", 1, 1_001 - shelf.delayed.bytes)
 
 
 def test_message_that_expires_before_it_is_due_is_lost_and_told() -> None:
@@ -176,11 +192,13 @@ def test_message_that_expires_before_it_is_due_is_lost_and_told() -> None:
 def test_restored_message_is_due_when_it_was_meant_to_be() -> None:
     shelf = Shelf()
     message = shelf.add("t", 5.0)
-    later = Delayed(shelf.messages, shelf.rows, max_messages=1, max_bytes=1)
+    later = Delayed(shelf.messages, shelf.rows, limits=limits_of(1, 1))
     message.needed_by = 0  # as it comes out of the store
     later.restored(message, 5.0)
-    assert later.due(4.9) is None
-    assert later.due(5.0) is message
+    shelf.now = 4.9
+    assert later.due(1) == []
+    shelf.now = 5.0
+    assert later.due(1) == [message]
     later.done(message)
     assert (shelf.rows.delayed, shelf.rows.messages) == ({}, {})
 
@@ -199,14 +217,13 @@ async def delay(
 
 
 def publisher_of(broker: TestBroker) -> DelayedPublisher:
-    return DelayedPublisher(broker.publishing, broker.publishing.messages.clock)
+    return DelayedPublisher(broker.publishing, broker.routing.faults)
 
 
 async def test_delayed_message_is_published_when_the_seconds_have_passed(
     autojump_clock: trio.abc.Clock,
 ) -> None:
-    async with running_broker(SENSOR, VIEWER) as broker, trio.open_nursery() as nursery:
-        nursery.start_soon(publisher_of(broker).run)
+    async with running_broker(SENSOR, VIEWER) as broker:
         sensor, viewer = await broker.client("sensor"), await broker.client("viewer")
         await subscribe(viewer, "#")
         assert await delay(sensor, "$delayed/5/t/1") is ReasonCode.SUCCESS
@@ -215,7 +232,6 @@ async def test_delayed_message_is_published_when_the_seconds_have_passed(
         await trio.sleep(0.1 + TICK_S)
         message = await got(viewer)
         assert (message.topic, message.payload, message.qos) == ("t/1", b"x", 1)
-        nursery.cancel_scope.cancel()
 
 
 async def test_retain_flag_of_a_delayed_message_counts_when_it_is_due() -> None:
@@ -254,8 +270,7 @@ async def test_right_to_publish_is_weighed_again_when_it_is_due() -> None:
 async def test_delayed_message_waits_while_there_is_no_policy(
     autojump_clock: trio.abc.Clock,
 ) -> None:
-    async with running_broker(SENSOR, VIEWER) as broker, trio.open_nursery() as nursery:
-        nursery.start_soon(publisher_of(broker).run)
+    async with running_broker(SENSOR, VIEWER) as broker:
         sensor, viewer = await broker.client("sensor"), await broker.client("viewer")
         await subscribe(viewer, "#")
         await delay(sensor, "$delayed/1/t/1")
@@ -265,7 +280,6 @@ async def test_delayed_message_waits_while_there_is_no_policy(
         broker.authorizer.restore()
         broker.change_rules(broker.authority.rules)
         assert (await got(viewer)).topic == "t/1"
-        nursery.cancel_scope.cancel()
 
 
 async def test_run_that_does_not_fit_is_refused_whole() -> None:
@@ -281,3 +295,35 @@ async def test_run_that_does_not_fit_is_refused_whole() -> None:
         assert {a.reason for a in answers if isinstance(a, Puback)} == {ReasonCode.QUOTA_EXCEEDED}
         assert len(broker.publishing.delayed) == 0
         assert await delay(sensor, "$delayed/5/t") is ReasonCode.SUCCESS
+
+
+async def test_delayed_message_waits_while_the_controller_does_not_answer(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with running_broker(SENSOR, VIEWER, store=Volatile()) as broker:
+        sensor, viewer = await broker.client("sensor"), await connected(broker, "viewer")
+        await subscribe(viewer, "t/#")
+        await publish(sensor, b"later", topic="$delayed/5/t/1")
+        broker.new_epoch()
+        broker.authority.silent = True
+        await trio.sleep(10)
+        broker.authority.silent = False
+        assert await hear(viewer, b"later") < 10
+
+
+async def test_delayed_messages_that_are_due_hold_up_nobody_elses(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    live = allow("live", "write", "topic.t.**", rule_id="live")
+    async with running_broker(SENSOR, VIEWER, live) as broker:
+        sensor, other, viewer = [await broker.client(name) for name in ("sensor", "live", "viewer")]
+        await subscribe(viewer, "t/#", qos=0)
+        for number in range(10):
+            await publish(sensor, b"due", topic=f"$delayed/5/t/{number}")
+        broker.new_epoch()
+        await publish(other, b"known", qos=0, topic="t/live")
+        await hear(viewer, b"known")
+        broker.slow_controller(0.3)
+        await trio.sleep(6)
+        await publish(other, b"live", qos=0, topic="t/live")
+        assert await hear(viewer, b"live") < 0.5

@@ -2,12 +2,22 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.testing
 
+import broker.connection
+import broker.enhanced_auth
 from broker.config import BrokerLimits
 from broker.durability import Volatile
 from mqtt.encode import encode
 from mqtt.errors import ReasonCode
-from mqtt.packets import Connack, Connect, Pingreq, Version
+from mqtt.packets import (
+    Auth,
+    Connack,
+    Connect,
+    Pingreq,
+    Properties,
+    Version,
+)
 from tests.brokers import deny, running_broker
 
 OLDER_WITHOUT_ID = b"\x10\x0c\x00\x04MQTT\x04\x00\x00\x3c\x00\x00"
@@ -74,3 +84,23 @@ async def test_session_beyond_the_bound_of_its_principal_is_refused() -> None:
         assert answer.reason is ReasonCode.QUOTA_EXCEEDED
         await broker.client("viewer", client_id="b")
         await broker.client("sensor", client_id="a")
+
+
+async def test_bounds_hold_for_clients_that_authenticate_at_the_same_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(broker.enhanced_auth, "verify_possession", lambda *_, **__: None)
+    proof = Properties(authentication_method="STOCKADE-PROOF", authentication_data=b"s")
+    limits = BrokerLimits(max_sessions_per_principal=1, max_connections=2)
+    async with running_broker(store=Volatile(), limits=limits) as house:
+        peers = [house.peer("viewer", certificate=b"x") for _ in range(4)]
+        for number, peer in enumerate(peers):
+            asked = Properties(authentication_method="STOCKADE-PROOF")
+            assert isinstance(
+                await peer.greet(Connect(client_id=f"{number}", properties=asked)), Auth
+            )
+        for peer in peers:
+            await peer.send(Auth(reason=ReasonCode.CONTINUE_AUTHENTICATION, properties=proof))
+        await trio.testing.wait_all_tasks_blocked()
+        assert house.registry.sessions == 1
+        assert len(house.registry) <= 2

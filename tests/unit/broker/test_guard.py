@@ -4,11 +4,20 @@ from dataclasses import dataclass
 
 import pytest
 import trio
+import trio.testing
 
 from acl.errors import NameInvalid
 from acl.model import Principal
 from cache.connection import ConnectionCache
+from mqtt.packets import (
+    Publish,
+)
 from tests.brokers import TestBroker, allow, running_broker
+from tests.unit.broker.test_messaging import (
+    SENSOR,
+    VIEWER,
+    subscribe,
+)
 
 
 @dataclass(frozen=True)
@@ -130,3 +139,22 @@ async def test_guard_takes_a_decision_that_is_at_hand_without_asking() -> None:
         asked = broker.authority.asked
         assert (await broker.guard.may_publish(asker, b"t", count=100)).allowed
         assert broker.authority.asked == asked
+
+
+@pytest.mark.slow
+async def test_policy_change_with_many_publishers_and_subscribers_asks_once_for_each() -> None:
+    async with running_broker(SENSOR, VIEWER) as broker:
+        for number in range(100):
+            await subscribe(await broker.client("viewer", client_id=f"v{number}"), "t/#", qos=0)
+        sensors = [await broker.client("sensor", client_id=f"s{number}") for number in range(100)]
+        before = trio.lowlevel.current_statistics().tasks_living
+        broker.new_epoch()
+        broker.slow_controller(0.05)
+        for sensor in sensors:
+            await sensor.send(Publish(topic="t/1", payload=b"x"))
+        await trio.sleep(0.08)
+        most = 0
+        for _ in range(100):
+            await trio.sleep(0.001)
+            most = max(most, trio.lowlevel.current_statistics().tasks_living - before)
+        assert most < 1_000, "one question for each subscriber, not for each pair"

@@ -7,8 +7,24 @@ import trio.testing
 from broker.config import BrokerLimits
 from broker.delivery import PARCEL_BYTES
 from broker.durability import Volatile
-from broker.memory import MemoryBudget
-from mqtt.packets import Puback
+from broker.memory import FREE_BYTES, MemoryBudget, Unfinished
+from broker.session import filter_memory
+from mqtt.encode import encode
+from mqtt.errors import ReasonCode
+from mqtt.packets import (
+    Connack,
+    Connect,
+    Disconnect,
+    Pingreq,
+    Pingresp,
+    Puback,
+    Publish,
+    Suback,
+    Subscribe,
+    Subscription,
+    Unsubscribe,
+    Version,
+)
 from tests.brokers import TestBroker, allow, running_broker
 from tests.durable_rows import Rows
 from tests.unit.broker.test_messaging import SENSOR, VIEWER, connected, got, publish, subscribe
@@ -51,6 +67,40 @@ def test_entries_of_what_is_in_the_store_only_may_take_half_of_a_share_or_of_all
     share = budget.share("one")
     share.entry_bytes, budget.entry_bytes = own, all_
     assert share.full_of_entries is full
+
+
+def test_unfinished_packets_count_as_waiting_and_may_take_a_quarter() -> None:
+    budget = MemoryBudget(32 * FREE_BYTES, 8 * FREE_BYTES)
+    one, other = Unfinished(budget.share("one")), Unfinished(budget.share("one"))
+    assert one.note(2 * FREE_BYTES)
+    assert other.note(FREE_BYTES), "little is nobody's fault"
+    assert budget.used_bytes == budget.share("one").used_bytes == 3 * FREE_BYTES
+    assert other.note(FREE_BYTES - 1)
+    assert not other.note(FREE_BYTES + 1)
+    assert one.note(2 * FREE_BYTES - 1), "what becomes less is welcome"
+    stranger = Unfinished(budget.share("stranger"))
+    assert stranger.note(FREE_BYTES + 1), "it has a share of its own"
+    for each in (one, other, stranger):
+        each.close()
+    assert (budget.used_bytes, budget.unfinished_bytes) == (0, 0)
+
+
+def test_unfinished_packets_of_all_together_may_take_a_quarter() -> None:
+    budget = MemoryBudget(8 * FREE_BYTES)
+    found = [Unfinished(budget.share(f"{number}")).note(FREE_BYTES + 1) for number in range(3)]
+    assert found == [True, False, False]
+
+
+def test_topic_filters_are_bounded_in_all_and_for_each_principal() -> None:
+    budget = MemoryBudget(10, filters_ceiling_bytes=100, filters_share_bytes=60)
+    one, other = budget.share("one"), budget.share("other")
+    assert one.has_room_for_filter(60)
+    one.count_filters(50)
+    assert not one.has_room_for_filter(11)
+    assert other.has_room_for_filter(50)
+    assert not other.has_room_for_filter(51)
+    one.count_filters(-50)
+    assert budget.filters_bytes == 0
 
 
 def test_share_is_one_for_all_queues_of_a_principal_and_gone_with_the_last() -> None:
@@ -191,3 +241,52 @@ async def test_ended_session_gives_its_part_of_the_ceiling_back() -> None:
         assert used(broker) > 0
         await connected(broker, "viewer", clean=True)
         assert used(broker) == 0
+
+
+@pytest.mark.parametrize("greeted", [True, False], ids=["session", "CONNECT"])
+async def test_client_whose_unfinished_packets_take_too_much_is_told_and_ended(
+    *, greeted: bool
+) -> None:
+    limits = BrokerLimits(max_waiting_bytes_per_principal=4 * FREE_BYTES)
+    async with running_broker(SENSOR, limits=limits) as broker:
+        peer, innocent = broker.peer("viewer"), await broker.client("sensor")
+        if greeted:
+            await peer.greet(Connect(client_id="v"))
+        long = encode(Publish(topic="t/1", payload=bytes(4 * FREE_BYTES)), Version.V5)
+        await peer.send_raw((long if greeted else b"\x10\xff\xff\x03")[: FREE_BYTES // 2])
+        if not greeted:
+            await peer.send_raw(bytes(FREE_BYTES // 2))
+        await trio.testing.wait_all_tasks_blocked()
+        assert broker.messaging.budget.unfinished_bytes > 0
+        await peer.send_raw(bytes(FREE_BYTES))
+        answer = await peer.next()
+        assert isinstance(answer, Disconnect if greeted else Connack)
+        assert answer.reason is ReasonCode.QUOTA_EXCEEDED
+        assert await peer.next() is None
+        assert broker.messaging.budget.unfinished_bytes == 0
+        await innocent.send(Pingreq())
+        assert await innocent.next() == Pingresp()
+
+
+async def test_session_gives_the_memory_of_its_filters_back() -> None:
+    limits = BrokerLimits(max_subscriptions_bytes_per_principal=2_000)
+    async with running_broker(VIEWER, limits=limits) as broker:
+        first, second = await connected(broker, "viewer", "1"), await broker.client("viewer")
+        await subscribe(first, "t/1")
+        assert broker.messaging.budget.filters_bytes == filter_memory("t/1")
+        await subscribe(first, "t/1")
+        assert broker.messaging.budget.filters_bytes == filter_memory("t/1")
+        await second.send(
+            Subscribe(
+                packet_id=1,
+                filters=tuple(Subscription(filter=f"t/{n}", qos=0) for n in (2, 3)),
+            )
+        )
+        answer = await second.next()
+        assert isinstance(answer, Suback)
+        assert answer.reasons == (ReasonCode.SUCCESS, ReasonCode.QUOTA_EXCEEDED)
+        await first.send(Unsubscribe(packet_id=2, filters=("t/1",)))
+        await first.next()
+        await second.send(Disconnect())
+        await trio.testing.wait_all_tasks_blocked()
+        assert broker.messaging.budget.filters_bytes == 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import trio
@@ -689,3 +690,43 @@ async def test_dead_letter_of_a_message_with_all_user_properties_can_be_read_bac
         for record in store.messages.values():
             message_of(record)
         nursery.cancel_scope.cancel()
+
+
+async def hear(peer: Peer, payload: bytes) -> float:
+    """Seconds until a message arrives; the others before it are passed over."""
+    began = trio.current_time()
+    with trio.fail_after(60):
+        while True:
+            try:
+                if (await got(peer)).payload == payload:
+                    return trio.current_time() - began
+            except trio.TooSlowError:
+                continue
+
+
+async def test_message_with_many_subscription_identifiers_is_not_longer_than_the_client_takes() -> (
+    None
+):
+    async with running_broker(SENSOR, VIEWER) as broker:
+        sensor, viewer = await broker.client("sensor"), broker.peer("viewer")
+        await viewer.greet(Connect(client_id="v", properties=Properties(maximum_packet_size=2_048)))
+        levels = "abcdefghi"
+        for number, wild in enumerate(itertools.product((False, True), repeat=len(levels))):
+            filter_ = "/".join(
+                [
+                    "t",
+                    *(
+                        "+" if is_wild else level
+                        for level, is_wild in zip(levels, wild, strict=True)
+                    ),
+                ]
+            )
+            identifier = Properties(subscription_identifiers=(200_000_000 + number,))
+            wanted = (Subscription(filter=filter_, qos=1),)
+            await viewer.send(Subscribe(packet_id=1, filters=wanted, properties=identifier))
+            await viewer.next()
+        before = viewer.bytes_received
+        await publish(sensor, b"x", topic="/".join(["t", *levels]))
+        with trio.move_on_after(0.5):
+            await viewer.next()
+        assert viewer.bytes_received - before <= 2_048

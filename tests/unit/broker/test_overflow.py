@@ -18,6 +18,7 @@ from broker.delivery import (
     Verdict,
 )
 from broker.durability import Volatile
+from broker.faults import Faults
 from broker.messages import Message
 from broker.overflow import MOST_READ, RETRY_S, SPILLED_BYTES, Overflow, Refiller, Spilled
 from broker.records import MessageRecord, QueuedRecord
@@ -133,7 +134,7 @@ class Session:
 
 
 async def refilled(shelf: Shelf, session: Session, seconds: float = 10.0) -> Refiller:
-    refiller = Refiller(shelf)
+    refiller = Refiller(shelf, Faults())
     async with trio.open_nursery() as nursery:
         await nursery.start(refiller.run)
         assert refiller.refill(session)
@@ -192,13 +193,13 @@ async def test_session_that_wants_nothing_any_more_is_left_alone(
 
 
 def test_refiller_that_does_not_run_says_so() -> None:
-    refiller = Refiller(Shelf())
+    refiller = Refiller(Shelf(), Faults())
     assert not refiller.refill(Session(*spilled(1)))
     assert not refiller.go_on_later(Session())
 
 
 async def test_session_goes_on_after_others_had_their_turn() -> None:
-    refiller, session = Refiller(Shelf()), Session()
+    refiller, session = Refiller(Shelf(), Faults()), Session()
     async with trio.open_nursery() as nursery:
         await nursery.start(refiller.run)
         assert refiller.go_on_later(session)

@@ -7,19 +7,26 @@ import trio
 import trio.testing
 from structlog.testing import capture_logs
 
-from acl.model import Principal
+from acl.model import AccessRequest, Principal
 from broker.config import BrokerLimits
-from broker.delayed import DelayedPublisher
+from broker.durability import Volatile
 from broker.kernels import CallBook
-from broker.messages import Message
 from broker.outlet import Outlet
-from broker.publishing import DELIVERED, NOBODY_THERE, STORED, WILL_S, Outcome
+from broker.publishing import DELIVERED, NOBODY_THERE, STORED, Outcome
 from broker.session import Session
 from broker.wills import will_record
+from cache.authority import Answers
 from cache.connection import ConnectionCache
 from mqtt.errors import ReasonCode
-from mqtt.packets import Connect, Properties, Puback, Publish, Version, Will
-from mqtt.runs import Run, run_of
+from mqtt.packets import (
+    Connect,
+    Properties,
+    Puback,
+    Publish,
+    Version,
+    Will,
+)
+from mqtt.runs import run_of
 from tests.brokers import TestBroker, allow, running_broker
 from tests.durable_rows import Rows
 from tests.unit.broker.test_messaging import (
@@ -28,6 +35,7 @@ from tests.unit.broker.test_messaging import (
     SlowStore,
     connected,
     got,
+    hear,
     subscribe,
 )
 
@@ -260,16 +268,6 @@ async def test_will_of_a_kernel_call_is_not_made() -> None:
         assert broker.pool.batches == []
 
 
-async def test_will_nobody_can_weigh_takes_a_bounded_time(autojump_clock: trio.abc.Clock) -> None:
-    async with running_broker(SENSOR) as broker:
-        await connected(broker, "sensor")
-        broker.authority.silent = True
-        started = trio.current_time()
-        record = will_record(Will(topic="t/gone"))
-        await broker.publishing.publish_will(session_of(broker), record)
-        assert trio.current_time() - started <= WILL_S
-
-
 async def test_will_waits_while_there_is_no_policy() -> None:
     store = Rows()
     async with running_broker(SENSOR, VIEWER, store=store) as broker:
@@ -284,17 +282,81 @@ async def test_will_waits_while_there_is_no_policy() -> None:
         assert broker.publishing.denied == 0
         broker.authorizer.restore()
         broker.change_rules(broker.authority.rules)
-        publisher = DelayedPublisher(broker.publishing, broker.publishing.messages.clock)
-        await publisher.publish_due()
         assert (await got(viewer)).payload == b"bye"
         assert (store.delayed, store.messages) == ({}, {})
 
 
-async def test_due_message_is_weighed_and_its_denial_counted() -> None:
+async def test_will_that_is_denied_is_counted_and_gone() -> None:
     async with running_broker(VIEWER) as broker:
         await connected(broker, "sensor")
-        run: Run = run_of(Publish(topic="t/1", payload=b"x", qos=1), Version.V5)
-        message: Message = broker.publishing.messages.take(run, Principal("sensor"))
-        decision = await broker.publishing.publish_message(session_of(broker), message, [])
-        assert not decision.allowed
-        assert broker.publishing.denied == 1
+        broker.publishing.publish_will(session_of(broker), will_record(Will(topic="t/gone")))
+        await trio.testing.wait_all_tasks_blocked()
+        assert (len(broker.publishing.delayed), broker.publishing.denied) == (0, 1)
+
+
+async def test_will_for_which_there_is_no_room_is_lost_and_told() -> None:
+    limits = BrokerLimits(max_delayed_messages_per_principal=0)
+    async with running_broker(SENSOR, limits=limits) as broker:
+        await connected(broker, "sensor")
+        broker.publishing.publish_will(session_of(broker), will_record(Will(topic="t/gone")))
+        assert len(broker.publishing.delayed) == 0
+        assert broker.routing.dead_letters.lost["no room"] == 1
+
+
+async def test_will_waits_while_the_controller_does_not_answer(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    will = Will(topic="t/will", payload=b"gone", qos=1)
+    async with running_broker(SENSOR, VIEWER, store=Volatile()) as broker:
+        viewer = await connected(broker, "viewer")
+        await subscribe(viewer, "t/#")
+        sensor = await connected(broker, "sensor", will=will)
+        broker.authority.silent = True
+        await sensor.leave()
+        await trio.sleep(5)
+        broker.authority.silent = False
+        assert await hear(viewer, b"gone") < 10
+
+
+async def test_wills_that_wait_do_not_hold_up_the_sweeper(autojump_clock: trio.abc.Clock) -> None:
+    async with (
+        running_broker(SENSOR, VIEWER, store=Volatile()) as broker,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(broker.registry.sweep)
+        for number in range(10):
+            will = Will(
+                topic=f"t/{number}",
+                payload=b"gone",
+                qos=1,
+                properties=Properties(will_delay_interval=3),
+            )
+            await (await connected(broker, "sensor", f"{number}", will=will)).leave()
+        silent = broker.peer("viewer")
+        await silent.greet(Connect(client_id="silent", keep_alive=4))
+        broker.authority.silent = True
+        await trio.sleep(9)
+        assert not len(broker.registry), "1.5 keep alives are 6 s"
+        nursery.cancel_scope.cancel()
+
+
+async def test_grant_to_write_that_is_revoked_while_the_route_is_built_stops_the_message() -> None:
+    async with running_broker(SENSOR, VIEWER) as broker:
+        sensor, viewer = await broker.client("sensor"), await broker.client("viewer")
+        await subscribe(viewer, "t/#", qos=0)
+        answered, real = trio.Event(), broker.authority.ask
+
+        async def ask(requests: tuple[AccessRequest, ...]) -> Answers:
+            if any(each.operation.name == "READ" for each in requests):
+                await answered.wait()
+            return await real(requests)
+
+        broker.authority.ask = ask  # type: ignore[method-assign,assignment]
+        await sensor.send(Publish(topic="t/9", payload=b"late", qos=1, packet_id=1))
+        await trio.testing.wait_all_tasks_blocked()
+        broker.change_rules(broker.authority.rules.without_rule("sensor-writes"))
+        answered.set()
+        answer = await sensor.next()
+        assert isinstance(answer, Puback)
+        assert answer.reason is ReasonCode.NOT_AUTHORIZED
+        assert await viewer.nothing()

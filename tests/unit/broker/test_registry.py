@@ -8,7 +8,7 @@ from acl.model import Principal
 from broker.admission import Offer, agree
 from broker.config import BrokerLimits
 from broker.records import WillRecord
-from broker.registry import Registry, RegistryLimits, Wills
+from broker.registry import Registry, RegistryLimits
 from broker.router import Router
 from broker.routes import Subscribed
 from broker.session import NEVER_EXPIRES_S, Session
@@ -47,10 +47,10 @@ class Hall:
             router=self.router,
             keeps=keeps,
             publish_will=self._publish_will,
+            faults=self.house.faults,
         )
 
-    async def _publish_will(self, session: Session, will: WillRecord) -> None:
-        await trio.lowlevel.checkpoint()
+    def _publish_will(self, session: Session, will: WillRecord) -> None:
         self.published.append((session.client_id, will))
 
     def enter(
@@ -61,7 +61,7 @@ class Hall:
         expiry_s: int | None = None,
         clean: bool = False,
         will: Will | None = None,
-    ) -> tuple[Line, Session, bool, Wills]:
+    ) -> tuple[Line, Session, bool]:
         """A client connects."""
         line = self.house.line(principal=Principal(name))
         connect = Connect(
@@ -71,8 +71,8 @@ class Hall:
             properties=Properties(session_expiry_interval=expiry_s),
         )
         terms = agree(connect, limits=FOR_EVER, offer=OFFER, principal=name, assigned_id="")
-        session, present, wills = self.registry.enter(line, connect, terms)
-        return line, session, present, wills
+        session, present = self.registry.enter(line, connect, terms)
+        return line, session, present
 
     def subscribe(self, session: Session, filter_: str) -> None:
         subscribed = Subscribed(
@@ -83,7 +83,7 @@ class Hall:
             retain_as_published=False,
             identifier=None,
         )
-        session.subscriptions[filter_] = subscribed
+        session.hold(subscribed)
         self.router.subscribe(subscribed)
 
 
@@ -94,68 +94,68 @@ def will_after(delay_s: int) -> Will:
 # -- who is who ------------------------------------------------------------------------------
 
 
-async def test_registry_takes_over_the_older_connection_of_the_same_client() -> None:
+def test_registry_takes_over_the_older_connection_of_the_same_client() -> None:
     hall = Hall()
-    older, session, _, _ = hall.enter(expiry_s=100)
-    newer, same, present, _ = hall.enter(expiry_s=100)
+    older, session, _ = hall.enter(expiry_s=100)
+    newer, same, present = hall.enter(expiry_s=100)
     assert older.endings == [ReasonCode.SESSION_TAKEN_OVER]
     assert newer.endings == []
     assert same is session
     assert present
     assert session.connection is newer
     assert (hall.registry.taken_over, hall.registry.resumed) == (1, 1)
-    await hall.registry.leave(older, session)
+    hall.registry.leave(older, session)
     assert len(hall.registry) == 1, "the one taken over does not remove its successor"
     assert session.connection is newer
-    await hall.registry.leave(newer, session)
+    hall.registry.leave(newer, session)
     assert len(hall.registry) == 0
     assert hall.registry.sessions == 1
 
 
-async def test_connection_taken_over_by_a_clean_start_does_not_touch_the_new_session() -> None:
+def test_connection_taken_over_by_a_clean_start_does_not_touch_the_new_session() -> None:
     hall = Hall()
-    older, first, _, _ = hall.enter(expiry_s=100)
-    _, second, present, _ = hall.enter(expiry_s=100, clean=True)
+    older, first, _ = hall.enter(expiry_s=100)
+    _, second, present = hall.enter(expiry_s=100, clean=True)
     assert not present
     assert first.ended
-    await hall.registry.leave(older, first)
+    hall.registry.leave(older, first)
     assert hall.registry.all_sessions() == [second]
 
 
 def test_registry_never_takes_over_another_principals_session() -> None:
     hall = Hall()
-    victim, theirs, _, _ = hall.enter("sensor", "c1", expiry_s=100)
-    _, mine, present, _ = hall.enter("mallory", "c1", expiry_s=100)
+    victim, theirs, _ = hall.enter("sensor", "c1", expiry_s=100)
+    _, mine, present = hall.enter("mallory", "c1", expiry_s=100)
     assert victim.endings == []
     assert not present
     assert mine is not theirs
     assert len(hall.registry) == 2
 
 
-async def test_session_without_expiry_is_not_resumed_though_it_is_still_there() -> None:
+def test_session_without_expiry_is_not_resumed_though_it_is_still_there() -> None:
     hall = Hall()
-    _, first, _, _ = hall.enter()
-    _, second, present, _ = hall.enter()
+    _, first, _ = hall.enter()
+    _, second, present = hall.enter()
     assert first.ended
     assert not present
     assert hall.registry.all_sessions() == [second]
 
 
-async def test_without_a_store_no_session_outlives_its_connection() -> None:
+def test_without_a_store_no_session_outlives_its_connection() -> None:
     hall = Hall(keeps=False)
-    line, session, _, _ = hall.enter(expiry_s=100)
+    line, session, _ = hall.enter(expiry_s=100)
     assert not session.kept
-    await hall.registry.leave(line, session)
+    hall.registry.leave(line, session)
     assert session.ended
     assert hall.registry.sessions == 0
 
 
-async def test_session_that_is_kept_has_a_row_and_one_that_ended_has_none() -> None:
+def test_session_that_is_kept_has_a_row_and_one_that_ended_has_none() -> None:
     hall = Hall()
-    line, session, _, _ = hall.enter(expiry_s=100)
+    line, session, _ = hall.enter(expiry_s=100)
     (row,) = hall.house.store.rows.values()
     assert (row.principal, row.client_id, row.ended_at) == ("sensor", "c", None)
-    await hall.registry.leave(line, session)
+    hall.registry.leave(line, session)
     assert hall.house.store.rows[row.session_id].ended_at == hall.house.now
     hall.enter(clean=True)
     assert not hall.house.store.rows
@@ -163,9 +163,9 @@ async def test_session_that_is_kept_has_a_row_and_one_that_ended_has_none() -> N
 
 def test_key_of_a_session_is_never_used_again() -> None:
     hall = Hall()
-    _, first, _, _ = hall.enter(expiry_s=100)
+    _, first, _ = hall.enter(expiry_s=100)
     key = first.session_id
-    _, second, _, _ = hall.enter(expiry_s=100, clean=True)
+    _, second, _ = hall.enter(expiry_s=100, clean=True)
     assert second.session_id == key + 1
 
 
@@ -179,56 +179,54 @@ def test_registry_is_full_at_its_bound() -> None:
     assert hall.registry.full
 
 
-async def test_sessions_are_bounded_in_all_and_for_each_principal() -> None:
+def test_sessions_are_bounded_in_all_and_for_each_principal() -> None:
     hall = Hall(max_sessions=3, max_sessions_per_principal=2)
     registry = hall.registry
-    line, session, _, _ = hall.enter("sensor", "1")
+    line, session, _ = hall.enter("sensor", "1")
     hall.enter("sensor", "2", expiry_s=100)
     assert registry.refusal(Principal("sensor"), "3") == "too many sessions of this principal"
     assert registry.refusal(Principal("sensor"), "2") == "", "that one is there already"
     assert registry.refusal(Principal("viewer"), "3") == ""
     hall.enter("viewer", "3")
     assert registry.refusal(Principal("other"), "4") == "too many sessions"
-    await registry.leave(line, session)
+    registry.leave(line, session)
     assert registry.refusal(Principal("sensor"), "3") == ""
 
 
-async def test_session_whose_client_is_away_counts_against_the_bound() -> None:
+def test_session_whose_client_is_away_counts_against_the_bound() -> None:
     hall = Hall(max_sessions=1)
-    line, session, _, _ = hall.enter(expiry_s=100)
-    await hall.registry.leave(line, session)
+    line, session, _ = hall.enter(expiry_s=100)
+    hall.registry.leave(line, session)
     assert hall.registry.refusal(Principal("sensor"), "other") == "too many sessions"
 
 
 # -- wills -----------------------------------------------------------------------------------
 
 
-async def test_will_is_due_when_the_connection_ends_without_goodbye() -> None:
+def test_will_is_due_when_the_connection_ends_without_goodbye() -> None:
     hall = Hall()
-    line, session, _, _ = hall.enter(expiry_s=100, will=will_after(0))
-    await hall.registry.leave(line, session)
+    line, session, _ = hall.enter(expiry_s=100, will=will_after(0))
+    hall.registry.leave(line, session)
     assert [name for name, _ in hall.published] == ["c"]
     assert session.will is None
-    await hall.registry.publish_wills([])
-    assert len(hall.published) == 1
 
 
-async def test_will_is_due_at_the_latest_when_the_session_ends() -> None:
+def test_will_is_due_at_the_latest_when_the_session_ends() -> None:
     hall = Hall()
-    line, session, _, _ = hall.enter(will=will_after(50))
-    await hall.registry.leave(line, session)
+    line, session, _ = hall.enter(will=will_after(50))
+    hall.registry.leave(line, session)
     assert [name for name, _ in hall.published] == ["c"]
 
 
 def test_take_over_makes_a_will_due_unless_it_is_delayed_and_the_session_goes_on() -> None:
     hall = Hall()
     hall.enter(expiry_s=100, will=will_after(0))
-    _, _, _, wills = hall.enter(expiry_s=100, will=will_after(50))
-    assert len(wills) == 1
-    _, _, _, wills = hall.enter(expiry_s=100, will=will_after(50))
-    assert wills == []
-    _, _, _, wills = hall.enter(clean=True)
-    assert len(wills) == 1, "its session has ended"
+    hall.enter(expiry_s=100, will=will_after(50))
+    assert len(hall.published) == 1
+    hall.enter(expiry_s=100, will=will_after(50))
+    assert len(hall.published) == 1
+    hall.enter(clean=True)
+    assert len(hall.published) == 2, "its session has ended"
 
 
 async def test_will_after_its_delay_is_published_once_and_one_whose_client_came_back_never(
@@ -236,8 +234,8 @@ async def test_will_after_its_delay_is_published_once_and_one_whose_client_came_
 ) -> None:
     hall = Hall()
     for client_id in ("gone", "back"):
-        line, session, _, _ = hall.enter(client_id=client_id, expiry_s=100, will=will_after(10))
-        await hall.registry.leave(line, session)
+        line, session, _ = hall.enter(client_id=client_id, expiry_s=100, will=will_after(10))
+        hall.registry.leave(line, session)
     nursery.start_soon(hall.registry.sweep)
     hall.house.now += 9
     await trio.sleep(3)
@@ -255,9 +253,9 @@ async def test_registry_sweep_ends_silent_clients_and_expired_certificates(
     nursery: trio.Nursery, autojump_clock: trio.abc.Clock
 ) -> None:
     hall = Hall()
-    lively, _, _, _ = hall.enter("a")
-    silent, _, _, _ = hall.enter("b")
-    expired, _, _, _ = hall.enter("c")
+    lively, _, _ = hall.enter("a")
+    silent, _, _ = hall.enter("b")
+    expired, _, _ = hall.enter("c")
     silent.quiet_until = trio.current_time() + 5
     expired.certificate_ends = hall.house.now - 1
     nursery.start_soon(hall.registry.sweep)
@@ -276,9 +274,9 @@ async def test_session_ends_when_its_time_is_over_unless_it_has_no_end(
 ) -> None:
     hall = Hall()
     for name, expiry_s in (("short", 10), ("long", NEVER_EXPIRES_S)):
-        line, session, _, _ = hall.enter(client_id=name, expiry_s=expiry_s)
+        line, session, _ = hall.enter(client_id=name, expiry_s=expiry_s)
         hall.subscribe(session, "t/#")
-        await hall.registry.leave(line, session)
+        hall.registry.leave(line, session)
     nursery.start_soon(hall.registry.sweep)
     hall.house.now += 9
     await trio.sleep(2)
@@ -293,45 +291,45 @@ async def test_session_ends_when_its_time_is_over_unless_it_has_no_end(
 # -- shared subscriptions --------------------------------------------------------------------
 
 
-async def test_member_that_leaves_hands_its_unacknowledged_messages_on() -> None:
+def test_member_that_leaves_hands_its_unacknowledged_messages_on() -> None:
     hall = Hall()
     hall.house.policy.answers[b"t"] = True
-    line, leaves, _, _ = hall.enter("viewer", "leaves", expiry_s=100)
-    other, stays, _, _ = hall.enter("viewer", "stays", expiry_s=100)
+    line, leaves, _ = hall.enter("viewer", "leaves", expiry_s=100)
+    other, stays, _ = hall.enter("viewer", "stays", expiry_s=100)
     for session in (leaves, stays):
         hall.subscribe(session, GROUP)
     message = hall.house.message(b"1")
     leaves.deliver(queued(message, group=GROUP), qos=1, first=0, count=1)
     leaves.deliver(queued(hall.house.message(b"2")), qos=1, first=0, count=1)
-    await hall.registry.leave(line, leaves)
+    hall.registry.leave(line, leaves)
     assert other.payloads() == [b"1"]
     assert len(leaves.delivery.outgoing) == 1, "what was meant for it alone waits for it"
 
 
-async def test_last_member_that_leaves_keeps_what_it_has_until_a_member_is_back() -> None:
+def test_last_member_that_leaves_keeps_what_it_has_until_a_member_is_back() -> None:
     hall = Hall()
     hall.house.policy.answers[b"t"] = True
-    line, first, _, _ = hall.enter("viewer", "first", expiry_s=100)
+    line, first, _ = hall.enter("viewer", "first", expiry_s=100)
     hall.subscribe(first, GROUP)
     first.deliver(queued(hall.house.message(b"1"), group=GROUP), qos=1, first=0, count=1)
-    await hall.registry.leave(line, first)
+    hall.registry.leave(line, first)
     assert len(first.delivery.outgoing) == 1
-    other, second, _, _ = hall.enter("viewer", "second", expiry_s=100)
+    other, second, _ = hall.enter("viewer", "second", expiry_s=100)
     hall.subscribe(second, GROUP)
     hall.registry.serve(second)
     assert other.payloads() == [b"1"]
     assert not len(first.delivery.outgoing)
 
 
-async def test_member_whose_session_ends_leaves_what_it_has_to_the_others() -> None:
+def test_member_whose_session_ends_leaves_what_it_has_to_the_others() -> None:
     hall = Hall()
     hall.house.policy.answers[b"t"] = True
-    line, ends, _, _ = hall.enter("viewer", "ends")
-    other, stays, _, _ = hall.enter("viewer", "stays")
+    line, ends, _ = hall.enter("viewer", "ends")
+    other, stays, _ = hall.enter("viewer", "stays")
     for session in (ends, stays):
         hall.subscribe(session, GROUP)
     ends.deliver(queued(hall.house.message(b"1"), group=GROUP), qos=1, first=0, count=1)
-    await hall.registry.leave(line, ends)
+    hall.registry.leave(line, ends)
     assert other.payloads() == [b"1"]
     group = hall.router.group(GROUP)
     assert group is not None

@@ -5,6 +5,7 @@ from hypothesis import given, strategies as st
 
 from acl.model import Principal
 from broker.messages import Message, Messages
+from broker.quota import QuotaLimits
 from broker.retained import Retained
 from mqtt.packets import Properties, Publish, Version
 from mqtt.runs import run_of
@@ -12,6 +13,15 @@ from mqtt.topics import matches
 from tests.durable_rows import Rows
 
 SENSOR = Principal("sensor")
+
+
+def limits_of(max_messages: int, max_bytes: int) -> QuotaLimits:
+    return QuotaLimits(
+        max_messages=max_messages,
+        max_bytes=max_bytes,
+        max_messages_each=max_messages,
+        max_bytes_each=max_bytes,
+    )
 
 
 class Shelf:
@@ -22,7 +32,7 @@ class Shelf:
         self.rows = Rows()
         self.messages = Messages(self.rows, clock=lambda: self.now)
         self.retained = Retained(
-            self.messages, self.rows, max_messages=max_messages, max_bytes=max_bytes
+            self.messages, self.rows, limits=limits_of(max_messages, max_bytes)
         )
 
     def message(self, topic: str, payload: bytes = b"x", *, expiry_s: int | None = None) -> Message:
@@ -36,6 +46,10 @@ class Shelf:
     def payload(self, topic: str) -> bytes | None:
         message = self.retained.get(topic)
         return None if message is None else message.run.payloads()[0]
+
+    def match(self, filter_: str) -> list[str]:
+        found = [topic for some in self.retained.look(filter_) for topic in some]
+        return [topic for topic in found if self.retained.get(topic) is not None]
 
     def stored(self) -> dict[str, bytes]:
         """The topics' payloads as a start would find them."""
@@ -98,6 +112,24 @@ def test_message_that_does_not_fit_changes_nothing() -> None:
     assert shelf.payload("t") == b"1"
 
 
+def test_one_principal_does_not_take_the_places_of_all() -> None:
+    limits = QuotaLimits(max_messages=3, max_bytes=1_000, max_messages_each=2, max_bytes_each=1_000)
+    shelf = Shelf()
+    shelf.retained = Retained(shelf.messages, shelf.rows, limits=limits)
+    assert [shelf.put(topic) for topic in ("1", "2", "3")] == [True, True, False]
+
+    def other(topic: str) -> Message:
+        publish = Publish(topic=topic, payload=b"x", retain=True)
+        return shelf.messages.take(run_of(publish, Version.V5), Principal("other"))
+
+    assert shelf.retained.put(other("3"))
+    assert not shelf.retained.put(other("4")), "there is no more in all"
+    assert shelf.retained.put(other("1")), "a place goes over with its topic"
+    assert shelf.put("2", b"again")
+    assert shelf.put("3"), "and comes back with it"
+    assert not shelf.put("1")
+
+
 def test_expired_message_is_not_given_and_leaves_the_store(shelf: Shelf) -> None:
     shelf.put("a/1", expiry_s=10)
     shelf.put("a/2", expiry_s=20)
@@ -105,7 +137,7 @@ def test_expired_message_is_not_given_and_leaves_the_store(shelf: Shelf) -> None
     shelf.now = 10.0
     assert shelf.retained.get("a/1") is None
     shelf.now = 20.0
-    assert [m.run.topic for m in shelf.retained.match("a/#")] == [b"a/3"]
+    assert shelf.match("a/#") == ["a/3"]
     assert shelf.stored() == {"a/3": b"x"}
     assert len(shelf.rows.messages) == len(shelf.retained) == 1
 
@@ -122,7 +154,7 @@ def test_what_the_broker_tells_of_itself_is_never_stored(shelf: Shelf) -> None:
 def test_restored_message_is_counted_and_leaves_the_store_when_it_is_replaced(shelf: Shelf) -> None:
     shelf.put("t", b"1")
     (row,) = shelf.rows.messages.values()
-    later = Retained(shelf.messages, shelf.rows, max_messages=1, max_bytes=1_000)
+    later = Retained(shelf.messages, shelf.rows, limits=limits_of(1, 1_000))
     message = shelf.message("t", b"1")
     shelf.messages.restored(message, row.message_id)
     later.restored(message)
@@ -144,7 +176,6 @@ def test_match_is_what_the_matcher_says_of_every_topic(names: set[str], filter_:
     shelf = Shelf()
     for name in names:
         shelf.put(name)
-    found = [m.run.topic.decode() for m in shelf.retained.match(filter_)]
-    assert sorted(found) == sorted(
+    assert sorted(shelf.match(filter_)) == sorted(
         name for name in names if matches(filter_.split("/"), name.split("/"))
     )

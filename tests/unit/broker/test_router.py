@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from broker.guard import Readers
 from broker.outlet import Outlet
 from broker.overflow import Overflow
-from broker.router import MAX_REBUILDS, MAX_ROUTES_BYTES, Router
-from broker.routes import NOBODY, ROUTE_BYTES, Subscribed
+from broker.route_table import MAX_ROUTES_BYTES
+from broker.router import MAX_REBUILDS, Router
+from broker.routes import ROUTE_BYTES, Readers, Subscribed
 from broker.session import Session
 from mqtt.outgoing import Parcel
 from mqtt.packets import Publish, Version
@@ -24,6 +24,7 @@ class Check:
     """Allows everybody but the refused; calls `meanwhile` as if something changed during the check."""
 
     refused: set[Session] = field(default_factory=set[Session])
+    undecided: set[Session] = field(default_factory=set[Session])
     meanwhile: Callable[[], None] = lambda: None
     checks: int = 0
     lasting: bool = True
@@ -32,7 +33,12 @@ class Check:
         self.checks += 1
         allowed = tuple(s for s in sessions if s not in self.refused)
         self.meanwhile()
-        return Readers(allowed=allowed, lasting=self.lasting)
+        undecided = tuple(s for s in self.undecided if s in sessions)
+        return Readers(
+            allowed=tuple(s for s in allowed if s not in self.undecided),
+            undecided=undecided,
+            lasting=self.lasting and not undecided,
+        )
 
     def once(self, change: Callable[[], None]) -> None:
         """Have this happen during the next check."""
@@ -70,8 +76,18 @@ class Town:
             retain_as_published=rap,
             identifier=identifier,
         )
-        session.subscriptions[filter_] = subscribed
+        session.hold(subscribed)
         self.router.subscribe(subscribed)
+        self.settle(filter_)
+
+    def unsubscribe(self, session: Session, filter_: str) -> None:
+        session.drop(filter_)
+        self.router.unsubscribe(session, filter_)
+        self.settle(filter_)
+
+    def settle(self, filter_: str) -> None:
+        for _ in self.router.settle(filter_):
+            pass
 
     def member(
         self, name: str, *filters: str, qos: int = 0, kept: bool = False, window: int = 100
@@ -147,7 +163,7 @@ async def test_route_is_remembered_until_a_subscription_changes() -> None:
     session, _ = town.member("c", "t/#")
     assert await town.router.route(b"t/1") is await town.router.route(b"t/1")
     assert town.check.checks == 1
-    town.router.unsubscribe(session, "t/#")
+    town.unsubscribe(session, "t/#")
     assert (await town.router.route(b"t/1")).targets == ()
     assert town.router.subscriptions == 0
 
@@ -181,7 +197,7 @@ async def test_filter_forgets_only_the_routes_it_matches(filter_: str, forgotten
     assert topics - await left() == forgotten
     town.router.session_moved(session)
     assert topics - await left() == forgotten
-    town.router.unsubscribe(session, filter_)
+    town.unsubscribe(session, filter_)
     assert topics - await left() == forgotten
 
 
@@ -218,12 +234,50 @@ async def test_route_overtaken_by_a_policy_change_is_built_again() -> None:
     assert town.check.checks == 2
 
 
-async def test_policy_that_never_settles_delivers_to_nobody() -> None:
+async def test_while_policy_never_settles_nothing_is_delivered_and_nothing_lost() -> None:
     town = Town()
-    town.member("c", "#")
+    town.member("away", "t", qos=1, kept=True)
+    town.house.policy.changes = 1
+    here, line = town.member("here", "t", qos=1)
     town.check.meanwhile = town.router.forget_routes
-    assert await town.router.route(b"t/1") is NOBODY
+    assert [t.undecided for t in (await town.router.route(b"t")).targets] == [True, True]
     assert town.check.checks == MAX_REBUILDS
+    assert await town.publish(b"0") == 0
+    assert await town.publish(b"1", qos=1) == 2
+    assert line.payloads() == []
+    town.house.policy.answers[b"t"] = True
+    here.delivery.pump_and_flush()
+    assert line.payloads() == [b"1"]
+
+
+async def test_messages_wait_for_whom_nobody_knows_whether_it_may_read() -> None:
+    town = Town()
+    session, line = town.member("c", "t", qos=1)
+    sure, _ = town.member("sure", "t", qos=1)
+    town.check.undecided.add(session)
+    assert await town.publish(b"0") == 1
+    assert await town.publish(b"1", qos=1) == 2
+    assert line.payloads() == []
+    assert not town.router.routes, "it may be known the next time"
+    town.house.policy.answers[b"t"] = False
+    town.house.policy.changes = 1
+    session.delivery.pump_and_flush()
+    assert line.payloads() == []
+    assert not len(session.delivery.outgoing)
+    assert sure.subscriptions
+
+
+async def test_shared_subscription_prefers_members_that_surely_may_read() -> None:
+    town = Town()
+    doubtful, _ = town.member("doubtful", GROUP, qos=1)
+    sure, line = town.member("sure", GROUP, qos=1)
+    town.check.undecided.add(doubtful)
+    for number in range(4):
+        await town.publish(b"%d" % number, qos=1)
+    assert line.payloads() == [b"0", b"1", b"2", b"3"]
+    town.check.undecided.add(sure)
+    assert await town.publish(b"4", qos=1) == 1
+    assert not town.house.lost
 
 
 async def test_route_overtaken_by_a_subscription_is_used_once_and_not_remembered() -> None:

@@ -16,6 +16,7 @@ from acl.rules import RuleSet
 from broker.aliases import Aliases
 from broker.delivery import Queued, QueueLimits
 from broker.durability import Volatile
+from broker.faults import Faults
 from broker.memory import MemoryBudget
 from broker.messages import Message, Messages
 from broker.outlet import Outlet
@@ -88,6 +89,7 @@ class House:
         self.store = SessionRows()
         self.policy = OpenPolicy()
         self.budget = MemoryBudget(1 << 30)
+        self.faults = Faults()
         self.lost: list[tuple[bytes, int, int, str]] = []
         self.now = 1000.0
         self.messages = Messages(self.store, clock=lambda: self.now)

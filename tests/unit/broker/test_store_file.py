@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from broker.config import StoreConfig
+from broker.faults import Faults
 from broker.store import Store, StoreError
 from broker.store_file import open_store
 from certs.settings import SettingsError
@@ -12,7 +13,7 @@ from vault.errors import VaultError
 
 
 def opened(config: StoreConfig | None) -> Store | None:
-    return open_store(config, note_commit=lambda _seconds, _rows: None)
+    return open_store(config, note_commit=lambda _seconds, _rows: None, faults=Faults())
 
 
 def open_and_close(config: StoreConfig) -> None:

@@ -7,9 +7,12 @@ import trio
 import trio.testing
 
 from broker.config import BrokerLimits
+from broker.durability import Volatile
 from mqtt.errors import ReasonCode
+from mqtt.names import STEP_NODES
 from mqtt.packets import (
     Connect,
+    Pingreq,
     Properties,
     Puback,
     Publish,
@@ -19,13 +22,15 @@ from mqtt.packets import (
     Unsuback,
     Unsubscribe,
 )
-from tests.brokers import Peer, TestBroker, allow, running_broker
+from tests.brokers import LOOKS_A_ROUND, Peer, TestBroker, allow, running_broker
 from tests.unit.broker.test_messaging import (
     KEPT,
     SENSOR,
     VIEWER,
     SlowStore,
+    connected,
     got,
+    hear,
     publish,
     subscribe,
 )
@@ -266,3 +271,67 @@ async def test_client_that_subscribes_again_and_again_and_takes_nothing_costs_on
         await viewer.send(*[wanted] * 50)
         await trio.testing.wait_all_tasks_blocked()
         assert trio.lowlevel.current_statistics().tasks_living == before + 1
+
+
+@pytest.mark.parametrize("retained", [False, True], ids=["routes", "retained"])
+async def test_filters_over_many_topics_leave_others_their_turns(
+    *,
+    retained: bool,
+) -> None:
+    rule = allow("sensor", "read,write", "topic.mine.**", rule_id="mine")
+    async with running_broker(rule, store=Volatile()) as broker, trio.open_nursery() as nursery:
+        writer = await broker.client("sensor")
+        for number in range(4 * STEP_NODES):
+            await writer.send(Publish(topic=f"mine/{number}/y", payload=b"x", retain=retained))
+        await trio.testing.wait_all_tasks_blocked()
+        reader = await connected(broker, "sensor", "reader")
+        rounds = 0
+
+        async def watch() -> None:
+            nonlocal rounds
+            while True:
+                await trio.lowlevel.checkpoint()
+                rounds += 1
+
+        nursery.start_soon(watch)
+        wanted = [Subscription(filter=f"mine/+/x{number}", qos=0) for number in range(100)]
+        await reader.send(Subscribe(packet_id=1, filters=tuple(wanted)))
+        await reader.next()
+        await reader.send(Pingreq())
+        await reader.next()
+        steps = len(wanted) * 4
+        # Between two looks at the clock there is a step, or one question to the policy.
+        assert rounds > steps / (2 * LOOKS_A_ROUND)
+        nursery.cancel_scope.cancel()
+
+
+async def test_sending_retained_messages_holds_up_nobody_elses(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with running_broker(SENSOR, VIEWER) as broker:
+        sensor, viewer = await broker.client("sensor"), await broker.client("viewer")
+        await subscribe(viewer, "t/live", qos=0)
+        await publish(sensor, b"known", qos=0, topic="t/live")
+        await hear(viewer, b"known")
+        for number in range(20):
+            await sensor.send(Publish(topic=f"t/r/{number}", payload=b"r", retain=True))
+        await trio.testing.wait_all_tasks_blocked()
+        broker.slow_controller(0.3)
+        await viewer.send(Subscribe(packet_id=9, filters=(Subscription(filter="t/r/#", qos=0),)))
+        await viewer.next()
+        await trio.sleep(0.5)
+        await publish(sensor, b"live", qos=0, topic="t/live")
+        assert await hear(viewer, b"live") < 0.5
+
+
+async def test_unsuback_is_not_longer_than_the_client_takes() -> None:
+    async with running_broker() as broker:
+        viewer = broker.peer("viewer")
+        await viewer.greet(Connect(client_id="v", properties=Properties(maximum_packet_size=40)))
+        before = viewer.bytes_received
+        await viewer.send(
+            Unsubscribe(packet_id=1, filters=tuple(f"t/{n}" for n in range(100))), Pingreq()
+        )
+        with trio.move_on_after(0.5):
+            await viewer.next()
+        assert viewer.bytes_received - before <= 40

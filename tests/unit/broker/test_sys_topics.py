@@ -10,10 +10,21 @@ import trio.testing
 
 from acl.model import Principal
 from broker.sys_topics import SysTopics, Totals
-from mqtt.packets import Suback, Subscribe, Subscription
+from mqtt.packets import (
+    Suback,
+    Subscribe,
+    Subscription,
+)
 from tests.brokers import TestBroker, allow, running_broker
 from tests.durable_rows import Rows
-from tests.unit.broker.test_messaging import got, subscribe
+from tests.unit.broker.test_messaging import (
+    SENSOR,
+    VIEWER,
+    got,
+    hear,
+    publish,
+    subscribe,
+)
 
 READER = allow("viewer", "read", "topic.$SYS.**", rule_id="reads-sys")
 ZERO = Totals(
@@ -167,3 +178,35 @@ async def test_interval_of_0_means_none(interval_s: float) -> None:
     async with running_broker(READER) as broker:
         await topics_of(broker, Source(), interval_s=interval_s).run()
         assert len(broker.publishing.retained) == 0
+
+
+class Nothing:
+    def totals(self) -> Totals:
+        return Totals(**dict.fromkeys(Totals.__slots__, 0))
+
+
+async def test_publishing_sys_topics_holds_up_nobody_elses_messages(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    rule = allow("viewer", "read", "topic.$SYS.**", rule_id="sys")
+    async with running_broker(SENSOR, VIEWER, rule) as broker, trio.open_nursery() as nursery:
+        sensor, viewer = await broker.client("sensor"), await broker.client("viewer")
+        await subscribe(viewer, "t/#", "$SYS/#", qos=0)
+        await publish(sensor, b"known", qos=0)
+        await hear(viewer, b"known")
+        broker.slow_controller(0.3)
+        topics = SysTopics(
+            Nothing(),
+            router=broker.router,
+            messages=broker.publishing.messages,
+            retained=broker.publishing.retained,
+            broker=Principal("b1"),
+            version="1",
+            interval_s=10,
+            clock=trio.current_time,
+        )
+        nursery.start_soon(topics.publish)
+        await trio.sleep(0.5)
+        await publish(sensor, b"live", qos=0)
+        assert await hear(viewer, b"live") < 0.5
+        nursery.cancel_scope.cancel()

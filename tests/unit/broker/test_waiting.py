@@ -6,7 +6,10 @@ import trio
 import trio.testing
 
 from broker.durability import Volatile
-from mqtt.packets import Puback
+from mqtt.packets import (
+    Puback,
+    Publish,
+)
 from tests.brokers import Peer, TestBroker, allow, running_broker
 from tests.unit.broker.test_messaging import (
     KEPT,
@@ -14,6 +17,7 @@ from tests.unit.broker.test_messaging import (
     VIEWER,
     connected,
     got,
+    hear,
     publish,
     subscribe,
 )
@@ -181,3 +185,20 @@ async def test_denial_that_came_with_contact_drops_what_waited_for_it(
         broker.change_rules(broker.authority.rules.without_rule("viewer-reads"))
         assert await viewer.nothing()
         assert waiting(broker) == 0
+
+
+async def test_qos_1_message_for_a_kept_session_is_not_lost_while_the_controller_is_silent(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with running_broker(SENSOR, VIEWER, store=Volatile()) as broker:
+        sensor = await broker.client("sensor")
+        await publish(sensor, b"known")
+        viewer = await connected(broker, "viewer")
+        await subscribe(viewer, "t/#")
+        broker.authority.silent = True
+        await sensor.send(Publish(topic="t/1", payload=b"x", qos=1, packet_id=1))
+        answer = await sensor.next()
+        broker.authority.silent = False
+        assert isinstance(answer, Puback)
+        if not answer.reason.failed:  # it was taken over, so it must come
+            assert await hear(viewer, b"x") < 10

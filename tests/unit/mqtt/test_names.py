@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mqtt.errors import LocalProtocolError
-from mqtt.names import TopicTree
+from mqtt.names import STEP_NODES, TopicTree
 from mqtt.topics import MAX_TOPIC_LEVELS
 
 NAMES = ("a", "a/b", "a/b/c", "a/c", "/a", "a/", "$s/a", "$s")
@@ -14,6 +14,10 @@ def tree_of(*names: str) -> TopicTree[str]:
     for name in names:
         tree.put(name, name.upper())
     return tree
+
+
+def names_in(tree: TopicTree[str], text: str) -> list[str]:
+    return [name for some in tree.look(text) for name in some]
 
 
 @pytest.mark.parametrize(
@@ -35,7 +39,7 @@ def tree_of(*names: str) -> TopicTree[str]:
     ],
 )
 def test_filter_finds_names_by_the_rules_of_4_7(text: str, found: list[str]) -> None:
-    assert sorted(tree_of(*NAMES).match(text)) == [(name, name.upper()) for name in found]
+    assert sorted(names_in(tree_of(*NAMES), text)) == found
 
 
 def test_name_has_one_value_at_a_time() -> None:
@@ -71,6 +75,24 @@ def test_illegal_name_is_refused_and_changes_nothing(name: str) -> None:
 def test_deepest_name_is_found() -> None:
     name = "/".join("x" * MAX_TOPIC_LEVELS)
     tree = tree_of(name)
-    assert [found for found, _ in tree.match("+/#")] == [name]
+    assert names_in(tree, "+/#") == [name]
     tree.pop(name)
     assert tree.nodes == 1
+
+
+@pytest.mark.parametrize("text", ["#", "+/b", "+/#", "+/none"])
+def test_look_goes_in_steps_between_which_names_may_come_and_go(text: str) -> None:
+    names = [f"{number}/b" for number in range(3 * STEP_NODES)]
+    tree = tree_of(*names)
+    steps = tree.look(text)
+    first = next(steps)
+    gone = set(names[::7])
+    for name in gone:
+        tree.pop(name)
+    tree.put("new/b", "x")
+    rest = list(steps)
+    assert len(rest) >= 2
+    assert max(map(len, (first, *rest))) <= STEP_NODES
+    found = {name for some in (first, *rest) for name in some}
+    expected = set() if text == "+/none" else set(names) - gone
+    assert expected <= found <= {*names, "new/b"}

@@ -74,6 +74,8 @@ def test_legal_filter_is_split_into_levels(text: str, levels: tuple[str, ...]) -
         "$share//a",
         "$share/+/a",
         "$share/#",
+        "$share/g/$share/h",
+        "$share/g/$share/h/a",
     ],
 )
 def test_illegal_filter_is_refused_everywhere(text: str) -> None:

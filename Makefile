@@ -18,9 +18,8 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 DIR ?=
 ARGS ?=
 FOR ?= 60
-# files of tests that run at the same time; 0: all in this process. More is not safe yet: each worker starts `stockade up`,
-# and two that start in the same moment choose the same ports.
-JOBS ?= 0
+# files of tests that run at the same time; 0: all in this process
+JOBS ?= $(shell nproc)
 
 .PHONY: help venv run-venv demo test check lint imports fmt types house bench fuzz deps gpu-deps wheel-smoke hooks lock clean
 
@@ -73,7 +72,7 @@ bench: $(DEV_STAMP) ## measure this machine and commit; mosquitto and nats-serve
 
 # -- prove it ----------------------------------------------------------------------------------------------------
 
-test: $(DEV_STAMP) ## every test: house, unit, property, component, e2e [ARGS="-k acl" JOBS=files at once, 0]
+test: $(DEV_STAMP) ## every test: house, unit, property, component, e2e [ARGS="-k acl" JOBS=files at once]
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 fuzz: $(FUZZ_STAMP) ## look for bytes that break the MQTT reader, forms and exchange [FOR=seconds for each of the three, 60]

@@ -21,6 +21,7 @@ from certs.contexts import client_context
 from cli.demo_report import render
 from cli.failure import CommandFailed
 from cli.folder import make_folder
+from cli.ports import FREE
 from cli.samples import WINDOW, stream, zscores
 from cli.scrape import BrokerFigures, scrape
 from cli.system import run_system
@@ -109,7 +110,7 @@ async def demonstrate(root: Path, messages: int, console: Console) -> None:
         await _act(ready, outcome, messages, console)
 
     console.print("making a development PKI, starting a controller and a broker ...")
-    await run_system(make_folder(root), bench=False, body=body)
+    await run_system(make_folder(root), bench=False, ports=FREE, body=body)
     console.print(render(outcome))
     if complaint := outcome.complaint():
         raise CommandFailed(complaint)

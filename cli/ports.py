@@ -36,6 +36,10 @@ class Ports:
     api: int = 7444
 
 
+FREE = Ports(mqtts=ANY_PORT, wss=ANY_PORT, metrics=ANY_PORT, rpc=ANY_PORT, api=ANY_PORT)
+"""Any free port for each, for systems beside others: those that start in one moment cannot choose the same."""
+
+
 def is_free(port: int) -> bool:
     """Whether this port of the loopback address can be bound right now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:

@@ -21,7 +21,6 @@ from cli.configs import render_broker_config, render_controller_config
 from cli.failure import first_cause
 from cli.folder import sole_user
 from cli.policy import BENCH_RULES, draft_of, first_rules, render_policy
-from cli.ports import choose_ports
 from cli.ready import (
     ClientFiles,
     ListeningBroker,
@@ -67,19 +66,19 @@ class SystemPlan:
     bench: bool
 
 
-def prepare_system(folder: SystemFolder, *, bench: bool) -> SystemPlan:
+def prepare_system(folder: SystemFolder, *, bench: bool, ports: Ports) -> SystemPlan:
     """Make the PKI (or reuse it while it is valid), and write the first policy and the controller's configuration.
 
     Args:
         folder: the system's folder, used by nobody else.
         bench: add the client `bench` that may do everything on `bench/#`.
+        ports: where to listen.
 
     Raises:
         CertsError: the certificates in the folder cannot be used.
     """
     names = (*CLIENTS, BENCH_CLIENT) if bench else CLIENTS
     pki = create_development_pki(folder.pki, clients=names, now=datetime.now(UTC).timestamp())
-    ports = choose_ports()
     folder.policy.write_text(render_policy(first_rules(bench=bench)))
     folder.controller_config.write_text(render_controller_config(folder, pki, ports))
     return SystemPlan(folder=folder, ports=ports, pki=pki, bench=bench)
@@ -114,7 +113,7 @@ def ensure_rules(url: str, admin: ClientFiles, rules: Sequence[PolicyRule]) -> N
 
 
 async def run_system(
-    folder: SystemFolder, *, bench: bool, body: Callable[[Ready], Awaitable[None]]
+    folder: SystemFolder, *, bench: bool, ports: Ports, body: Callable[[Ready], Awaitable[None]]
 ) -> None:
     """Start the daemons, run `body` while they run, end them.
 
@@ -124,6 +123,7 @@ async def run_system(
     Args:
         folder: where, from `make_folder`.
         bench: add the client `bench` that may do everything on `bench/#`.
+        ports: where to listen.
         body: gets the report when everything listens; when it returns the system is ended.
 
     Raises:
@@ -132,7 +132,9 @@ async def run_system(
         CertsError: the certificates in the folder cannot be used.
     """
     with sole_user(folder):
-        plan = await trio.to_thread.run_sync(partial(prepare_system, folder, bench=bench))
+        plan = await trio.to_thread.run_sync(
+            partial(prepare_system, folder, bench=bench, ports=ports)
+        )
         children: list[Child] = []
         try:
             await _run_children(plan, children, body)

@@ -14,6 +14,7 @@ import typer
 
 from cli.folder import make_folder
 from cli.hints import client_lines
+from cli.ports import FREE, choose_ports
 from cli.ready import remove_ready, write_ready
 from cli.system import run_system
 
@@ -35,9 +36,12 @@ def command(
     bench: Annotated[  # noqa: FBT002 - a flag of the command line
         bool, typer.Option("--bench", help="add a client `bench` that may do all on bench/#")
     ] = False,
+    any_port: Annotated[  # noqa: FBT002 - a flag of the command line
+        bool, typer.Option("--any-port", help="listen on free ports, beside other systems")
+    ] = False,
 ) -> None:
     """Start a development system here: PKI, controller, broker, a small policy. SIGTERM or Ctrl-C ends it."""
-    trio.run(partial(serve, make_folder(folder), ready_file, bench=bench))
+    trio.run(partial(serve, make_folder(folder), ready_file, bench=bench, any_port=any_port))
 
 
 def program() -> str:
@@ -46,7 +50,9 @@ def program() -> str:
     return "stockade" if shutil.which("stockade") or not installed.is_file() else str(installed)
 
 
-async def serve(folder: SystemFolder, ready_file: Path | None, *, bench: bool) -> None:
+async def serve(
+    folder: SystemFolder, ready_file: Path | None, *, bench: bool, any_port: bool
+) -> None:
     """Run the system until SIGTERM or SIGINT.
 
     *Cancellation*: ends the system in order.
@@ -55,6 +61,7 @@ async def serve(folder: SystemFolder, ready_file: Path | None, *, bench: bool) -
         folder: where.
         ready_file: where scripts wait for the report; removed at the end.
         bench: add the client `bench`.
+        any_port: listen on free ports instead of the well-known ones.
 
     Raises:
         CommandFailed: the system could not start or a daemon died.
@@ -78,7 +85,8 @@ async def serve(folder: SystemFolder, ready_file: Path | None, *, bench: bool) -
 
             nursery.start_soon(stop_at_signal)
             try:
-                await run_system(folder, bench=bench, body=until_signal)
+                ports = FREE if any_port else choose_ports()
+                await run_system(folder, bench=bench, ports=ports, body=until_signal)
             finally:
                 if ready_file is not None:
                     remove_ready(ready_file)

@@ -5,14 +5,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Final
 
 import pytest
 import trio
 
+from broker.memory import FREE_BYTES
 from mqtt.packets import Connect, Properties
 from tests.e2e.clients import unique
-from tests.e2e.crowd import Flood, crowd, loaded, pair, rough
+from tests.e2e.crowd import SMALL_BUFFER_BYTES, Flood, crowd, loaded, pair, rough
 from tests.e2e.daemons import make_site
 
 if TYPE_CHECKING:
@@ -43,6 +45,9 @@ path = "{name}.db"
 key = "{name}.key"
 """
 SILENT: Final = 4
+UNFINISHED: Final = 60
+FLOOD_S: Final = 3.0
+"""Before the mending a client filled 13 MiB a second."""
 ROUNDS: Final = 10
 """How often the others are heard while the flood goes on."""
 
@@ -158,4 +163,50 @@ async def test_subscribers_that_never_acknowledge_keep_the_broker_below_its_ceil
             await talk.talk(10)
             grown = broker.rss_bytes - before
             nursery.cancel_scope.cancel()
+    assert grown < CEILING_BYTES + OVERHEAD_BYTES
+
+
+@pytest.mark.parametrize("first", [b"\x62", b"\x50"], ids=["PUBREL", "PUBREC"])
+async def test_client_that_takes_no_answers_to_acknowledgements_does_not_fill_memory(
+    site: Site, first: bytes
+) -> None:
+    block = (first + b"\x02\x00\x01") * 16_000
+
+    async def flood(client: Rough) -> None:
+        while True:
+            await client.send(block)
+
+    with loaded(site, TABLES) as broker:
+        async with (
+            rough(broker.at, "bench", receive_buffer_bytes=SMALL_BUFFER_BYTES) as client,
+            pair(broker.at) as talk,
+        ):
+            await client.enter()
+            before = broker.rss_bytes
+            with trio.move_on_after(FLOOD_S):
+                await flood(client)
+            await talk.talk(10)
+            grown = broker.rss_bytes - before
+    assert grown < OVERHEAD_BYTES
+
+
+async def test_packets_that_are_never_finished_keep_the_broker_below_its_ceiling(
+    site: Site,
+) -> None:
+    """Each of many clients begins a packet of 1 MiB; those that make it too much are ended, the others stay."""
+    begun = b"\x30\xf0\xff\x3f" + bytes(MEBIBYTE - FREE_BYTES)
+    with loaded(site, TABLES) as broker:
+        before = broker.rss_bytes
+        async with crowd(broker.at, "bench", UNFINISHED) as clients, pair(broker.at) as talk:
+            for client in clients:
+                await client.enter()
+            for client in clients:
+                with contextlib.suppress(trio.BrokenResourceError):  # it was ended
+                    await client.send(begun)
+            figures = await broker.until(lambda found: found["connections"] < UNFINISHED)
+            await talk.talk(10)
+            grown = broker.rss_bytes - before
+        await broker.until(lambda found: found["unfinished_bytes"] == 0)
+    assert figures["connections"] > 1
+    assert figures["unfinished_bytes"] <= CEILING_BYTES / 4 + UNFINISHED * FREE_BYTES
     assert grown < CEILING_BYTES + OVERHEAD_BYTES

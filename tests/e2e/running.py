@@ -44,8 +44,13 @@ class Running:
     output: Path
 
 
-def start(folder: Path, *, bench: bool = False) -> Running:
+def start(folder: Path, *, bench: bool = False, any_port: bool = True) -> Running:
     """Start a system in `folder` and wait until it is ready.
+
+    Args:
+        folder: its `--dir`.
+        bench: with the client of that name.
+        any_port: on free ports, because other tests may start a system in the same moment.
 
     Raises:
         AssertionError: it ended or was not ready in time; the message is what it printed.
@@ -64,6 +69,7 @@ def start(folder: Path, *, bench: bool = False) -> Running:
                 "--ready",
                 str(ready_file),
                 *(["--bench"] if bench else []),
+                *(["--any-port"] if any_port else []),
             ],
             stdin=subprocess.DEVNULL,
             stdout=sink,

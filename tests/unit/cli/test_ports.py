@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from cli.ports import ANY_PORT, HOST, Ports, address, choose_ports, is_free
+from cli.ports import ANY_PORT, FREE, HOST, Ports, address, choose_ports, is_free
 
 
 def test_choose_ports_prefers_the_defaults() -> None:
@@ -15,6 +15,10 @@ def test_choose_ports_prefers_the_defaults() -> None:
 def test_choose_ports_replaces_only_what_is_taken() -> None:
     chosen = choose_ports(free=lambda port: port != 8883)
     assert chosen == Ports(mqtts=ANY_PORT)
+
+
+def test_free_ports_are_left_to_the_kernel() -> None:
+    assert {FREE.mqtts, FREE.wss, FREE.metrics, FREE.rpc, FREE.api} == {ANY_PORT}
 
 
 def test_is_free_sees_a_listener() -> None:

@@ -26,7 +26,7 @@ async def test_up_takes_an_old_report_away_even_when_it_fails(tmp_path: Path) ->
     ready = tmp_path / "ready.json"
     ready.write_text("{}")
     with sole_user(folder), pytest.raises(BaseExceptionGroup) as caught:
-        await serve(folder, ready, bench=False)
+        await serve(folder, ready, bench=False, any_port=True)
     assert caught.group_contains(CommandFailed)
     assert not ready.exists()
 

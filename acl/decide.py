@@ -2,9 +2,10 @@
 
 Rules of this file:
 - Deny by default: no rule, no permission; an exception while weighing denies and says so.
-- An explicit deny wins over every allow, whatever the priorities. Among rules of the winning effect
-  the one that takes precedence is named: higher priority, then the more specific resource pattern,
-  then the more specific principal pattern, then the smaller id.
+- What several rules that apply add up to is the policy's combination mode (acl/combine.py). By default an explicit deny
+  wins over every allow, whatever the priorities. Among rules of the winning effect the one that takes precedence is
+  named: higher priority, then the more specific resource pattern, then the more specific principal pattern, then
+  the smaller id.
 - Whether a filter may be subscribed to is not whether a message may be delivered: every delivery is
   decided again, so granting a filter that is partly denied discloses nothing.
 """
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from acl.combine import Combination, Combined, combine, combine_inside, in_order
 from acl.errors import RequestInvalid
 from acl.model import AccessRequest, Operation, Resource, ResourceKind
 
@@ -35,6 +37,7 @@ class Outcome(StrEnum):
 
 
 _ALLOW: Final = Outcome.ALLOW  # looking a member up costs more than comparing it
+_DENY_OVERRIDES: Final = Combination.DENY_OVERRIDES
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,20 @@ class Decision:
         return self.outcome is _ALLOW
 
 
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A decision, and what else there was.
+
+    Attributes:
+        decision: what `decide` returns.
+        applicable: ids of all rules that apply, in the order in which they take precedence; of a filter, the allow rules
+            that apply to some topic in it and the rules that apply to all of them.
+    """
+
+    decision: Decision
+    applicable: tuple[str, ...]
+
+
 def decide(rules: RuleSet, request: AccessRequest) -> Decision:
     """Decide one request.
 
@@ -73,11 +90,13 @@ def decide(rules: RuleSet, request: AccessRequest) -> Decision:
     """
     try:
         resource = request.resource
+        name, operation = request.principal.name, int(request.operation)
         if resource.is_filter:
-            return _decide_subscription(rules, request)
-        operation = int(request.operation)
-        entry = rules.index.best(request.principal.name, resource.path, operation)
-        return _decision(rules, entry)
+            return _combined(rules, _weigh_filter(rules, request))
+        if rules.mode is _DENY_OVERRIDES:  # the common mode need not find every rule
+            return _decision(rules, rules.index.best(name, resource.path, operation))
+        found = rules.index.applicable(name, resource.path, operation)
+        return _combined(rules, combine(rules.mode, found))
     except Exception as error:  # noqa: BLE001 - whatever went wrong, the answer is no and says why
         return _error(rules, error)
 
@@ -85,7 +104,7 @@ def decide(rules: RuleSet, request: AccessRequest) -> Decision:
 def decide_filter(rules: RuleSet, principal: Principal, levels: Sequence[str]) -> Decision:
     """Decide whether a principal may subscribe to an MQTT topic filter.
 
-    Allowed when some allow rule for READ matches some topic inside the filter and no deny rule matches
+    Allowed when by the policy's mode some topic inside the filter may be allowed, as far as the rules tell that apply to
     all of them. Linear in the number of rules that match the principal; asked once per subscription.
     Never raises: an error is a denial whose reason begins with `error`.
 
@@ -96,30 +115,48 @@ def decide_filter(rules: RuleSet, principal: Principal, levels: Sequence[str]) -
     """
     try:
         resource = Resource(ResourceKind.TOPIC, tuple(levels))
-        if not resource.is_filter:
-            return decide(rules, AccessRequest(principal, Operation.READ, resource))
-        return _weigh_filter(rules, principal.name, resource.segments)
+        return decide(rules, AccessRequest(principal, Operation.READ, resource))
     except Exception as error:  # noqa: BLE001 - whatever went wrong, the answer is no and says why
         return _error(rules, error)
 
 
-def _decide_subscription(rules: RuleSet, request: AccessRequest) -> Decision:
+def explain(rules: RuleSet, request: AccessRequest) -> Explanation:
+    """Decide one request and name all rules that apply; linear in their number. Never raises."""
+    decision = decide(rules, request)
+    try:
+        if request.resource.is_filter:
+            inside, covering = _relating(rules, request)
+            found = list({id(entry): entry for entry in (*inside, *covering)}.values())
+        else:
+            name, operation = request.principal.name, int(request.operation)
+            found = rules.index.applicable(name, request.resource.path, operation)
+    except Exception as error:  # noqa: BLE001 - see `decide`
+        return Explanation(_error(rules, error), ())
+    ordered = in_order(rules.mode, found)
+    return Explanation(decision, tuple(entry.rule_id for entry in ordered))
+
+
+def _weigh_filter(rules: RuleSet, request: AccessRequest) -> Combined:
+    return combine_inside(rules.mode, *_relating(rules, request))
+
+
+def _relating(rules: RuleSet, request: AccessRequest) -> tuple[list[Entry], list[Entry]]:
+    """Return the allow rules for some topic of a filter, and the rules for all of them."""
+    levels, name = request.resource.segments, request.principal.name
     if request.operation is not Operation.READ:
         raise RequestInvalid(f"`{request.resource.text}` is a filter, which can only be read")
-    return _weigh_filter(rules, request.principal.name, request.resource.segments)
-
-
-def _weigh_filter(rules: RuleSet, name: str, levels: tuple[str, ...]) -> Decision:
     if "#" in levels[:-1]:
         raise RequestInvalid("`#` is only the last level of a filter")
-    best: Entry | None = None
-    for entry in rules.index.of_principal(name, int(Operation.READ)):
-        if best is not None and best.order < entry.order:
-            continue
-        relate = entry.pattern.covers_filter if entry.denies else entry.pattern.overlaps_filter
-        if relate(levels, name):
-            best = entry
-    return _decision(rules, best)
+    entries = list(rules.index.of_principal(name, int(Operation.READ)))
+    inside = [e for e in entries if not e.denies and e.pattern.overlaps_filter(levels, name)]
+    covering = [e for e in entries if e.pattern.covers_filter(levels, name)]
+    return inside, covering
+
+
+def _combined(rules: RuleSet, combined: Combined) -> Decision:
+    if combined.error:
+        return Decision(Outcome.DENY, None, f"error: {combined.error}", rules.epoch)
+    return _decision(rules, combined.entry)
 
 
 def _decision(rules: RuleSet, entry: Entry | None) -> Decision:

@@ -58,6 +58,18 @@ class SegmentPattern:
         """Return this segment with the asker's name in place of the template."""
         return SegmentPattern(tuple(part.replace(OWNER, owner) for part in self.parts))
 
+    def may_share(self, other: SegmentPattern) -> bool:
+        """Whether some text may fit both; never false when one does, and exact when either is a literal."""
+        if self.is_literal:
+            return other.matches(self.parts[0])
+        if other.is_literal:
+            return self.matches(other.parts[0])
+        shorter, longer = sorted((self.parts[0], other.parts[0]), key=len)
+        if not longer.startswith(shorter):
+            return False
+        shorter, longer = sorted((self.parts[-1], other.parts[-1]), key=len)
+        return longer.endswith(shorter)
+
     def matches(self, text: str) -> bool:
         """Whether the whole of `text` fits; a segment with an unbound template fits nothing."""
         parts = self.parts

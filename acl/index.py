@@ -83,6 +83,12 @@ class PrincipalTable(Generic[T]):
                         return value
         return None
 
+    def items(self) -> Iterator[tuple[PrincipalPattern, T]]:
+        """Yield every pattern and its value, in no order."""
+        for _, patterns in self._kinds:
+            for bucket in patterns.values():
+                yield from bucket
+
     def with_value(self, pattern: PrincipalPattern, value: T) -> PrincipalTable[T]:
         """Return a table that holds `value` under this pattern."""
         return self._changed(pattern, ((pattern, value),))
@@ -219,6 +225,23 @@ class RuleIndex:
                             best = entry
                         break
         return best
+
+    def applicable(self, name: str, path: Key, operation: int) -> list[Entry]:
+        """Return all entries that match; arguments as for `best`."""
+        length = len(path)
+        return [
+            entry
+            for found in self.classes.matching(name)
+            for table in found.tables
+            if table.shape.admits(length)
+            for entry in table.buckets.get(table.project(path, name), ())
+            if entry.mask & operation and entry.pattern.matches(path, name)
+        ]
+
+    def by_principal(self) -> Iterator[tuple[PrincipalPattern, Iterator[Entry]]]:
+        """Yield every principal pattern with its entries."""
+        for principal, found in self.classes.items():
+            yield principal, found.entries()
 
     def of_principal(self, name: str, operation: int) -> Iterator[Entry]:
         """Yield every entry for this principal and operation, whatever its resource."""

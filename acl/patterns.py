@@ -99,6 +99,25 @@ class Pattern:
                 return False
         return True
 
+    def may_share(self, other: Pattern, owner: str) -> bool:
+        """Whether some path may fit both for this asker; never false when one does."""
+        mine, theirs = self._bound(owner), other._bound(owner)
+        if not (self.tail or other.tail) and len(mine) != len(theirs):
+            return False
+        if (self.tail and not other.tail and len(theirs) <= len(mine)) or (
+            other.tail and not self.tail and len(mine) <= len(theirs)
+        ):
+            return False
+        return all(one.may_share(two) for one, two in zip(mine, theirs, strict=False))
+
+    def bound_text(self, owner: str) -> str:
+        """The text of this pattern with the asker's name, escaped, in place of `{principal}`."""
+        written = ["*".join(map(escape, segment.parts)) for segment in self._bound(owner)]
+        return ".".join([*written, "**"] if self.tail else written)
+
+    def _bound(self, owner: str) -> tuple[SegmentPattern, ...]:
+        return tuple(segment.bind(owner) for segment in self.segments)
+
     @property
     def _writes_dollar(self) -> bool:
         """Whether the segment for the first topic level begins with `$`.

@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
+from acl.combine import Combination
 from acl.errors import RuleInvalid
 from acl.index import Entry, RuleIndex
 from acl.model import Effect, Operation
@@ -103,14 +104,20 @@ class RuleSet:
     Args:
         rules: any number of rules with different ids.
         epoch: the policy epoch of this snapshot, at least 0.
+        mode: what several rules that apply add up to.
 
     Raises:
         RuleInvalid: an id twice, or a negative epoch.
     """
 
-    __slots__ = ("_by_id", "_index", "epoch")
+    __slots__ = ("_by_id", "_index", "epoch", "mode")
 
-    def __init__(self, rules: Iterable[AclRule] = (), epoch: int = 0) -> None:
+    def __init__(
+        self,
+        rules: Iterable[AclRule] = (),
+        epoch: int = 0,
+        mode: Combination = Combination.DENY_OVERRIDES,
+    ) -> None:
         if epoch < 0:
             raise RuleInvalid(f"a policy epoch is never negative, not {epoch}")
         parts = (PersistentMap[str, AclRule](), RuleIndex.empty())
@@ -118,10 +125,11 @@ class RuleSet:
             parts = _with(*parts, rule)
         self._by_id, self._index = parts
         self.epoch: Final = epoch
+        self.mode: Final = mode
 
     @classmethod
-    def _of(cls, parts: _Parts, epoch: int) -> Self:
-        made = cls((), epoch)
+    def _of(cls, parts: _Parts, epoch: int, mode: Combination) -> Self:
+        made = cls((), epoch, mode)
         made._by_id, made._index = parts
         return made
 
@@ -135,7 +143,7 @@ class RuleSet:
         Raises:
             RuleInvalid: the id is taken.
         """
-        return self._of(_with(self._by_id, self._index, rule), self._next(epoch))
+        return self._of(_with(self._by_id, self._index, rule), self._next(epoch), self.mode)
 
     def without_rule(self, rule_id: str, *, epoch: int | None = None) -> Self:
         """Return a set that lacks the rule.
@@ -147,7 +155,11 @@ class RuleSet:
         if rule is None:
             raise RuleInvalid(f"there is no rule `{rule_id}`: list the rules to see their ids")
         index = self._index.without_entry(*_compiled(rule)) if rule.enabled else self._index
-        return self._of((self._by_id.without(rule_id), index), self._next(epoch))
+        return self._of((self._by_id.without(rule_id), index), self._next(epoch), self.mode)
+
+    def with_mode(self, mode: Combination, *, epoch: int | None = None) -> Self:
+        """Return a set of the same rules under another combination mode."""
+        return self._of((self._by_id, self._index), self._next(epoch), mode)
 
     def _next(self, epoch: int | None) -> int:
         return self.epoch + 1 if epoch is None else epoch

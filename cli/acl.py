@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from acl.combine import Combination
 from acl.decide import Outcome
 from cli.target import ApiOption, CaOption, CertOption, FolderOption, KeyOption, admin_client
 from controller.commands import RuleDraft
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from controller.commands import RuleRecord
-    from controller.documents import ChangeDocument
+    from controller.documents import ChangeDocument, GrantsDocument
 
 app = typer.Typer(help="See, change and try the policy.", no_args_is_help=True)
 
@@ -129,18 +130,99 @@ def try_access(
     decision = client.test(principal, operation, resource)
     rule = f"by rule `{decision.rule_id}`" if decision.rule_id else "by no rule"
     typer.echo(f"{decision.outcome} {rule}: {decision.reason} (epoch {decision.epoch})")
+    if decision.losing:
+        others = ", ".join(f"`{rule_id}`" for rule_id in decision.losing)
+        typer.echo(f"these apply too, and do not decide ({decision.mode}): {others}")
     if decision.outcome != Outcome.ALLOW.value:
         raise typer.Exit(EXIT_DENIED)
 
 
-def told(what: str, change: ChangeDocument) -> str:
+@app.command("who-can")
+def who_can(
+    operation: Annotated[str, typer.Argument(help="one operation, e.g. `write`")],
+    resource: Annotated[str, typer.Argument(help="e.g. `topic.telemetry.cpu`")],
+    *,
+    folder: FolderOption = None,
+    api: ApiOption = None,
+    ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON document")] = False,
+) -> None:
+    """List the principals, or patterns of principals, that may do one operation on one resource."""
+    client = admin_client(folder, api=api, ca=ca, cert=cert, key=key)
+    found = client.who_can(operation, resource)
+    show_grants(found, ("principal", "rule_id", "unless"), as_json=as_json)
+
+
+@app.command("what-can")
+def what_can(
+    principal: Annotated[str, typer.Argument(help="a principal's name")],
+    *,
+    folder: FolderOption = None,
+    api: ApiOption = None,
+    ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON document")] = False,
+) -> None:
+    """List what a principal may do, by patterns of resources."""
+    found = admin_client(folder, api=api, ca=ca, cert=cert, key=key).what_can(principal)
+    show_grants(found, ("resource", "operations", "rule_id", "unless"), as_json=as_json)
+
+
+def show_grants(found: GrantsDocument, columns: Sequence[str], *, as_json: bool) -> None:
+    """Print what is allowed.
+
+    Args:
+        found: the controller's answer.
+        columns: fields of a grant, in the order of the table.
+        as_json: the whole answer instead of a table.
+    """
+    if as_json:
+        typer.echo(msgspec.json.encode(found))
+        return
+    table = Table(
+        *columns, title=f"{len(found.grants)} grants by {found.mode} (epoch {found.epoch})"
+    )
+    for grant in found.grants:
+        cells = {**msgspec.structs.asdict(grant), "unless": ", ".join(grant.unless)}
+        table.add_row(*(escape(cells[column]) for column in columns))
+    Console().print(table)
+    if found.more:
+        typer.echo(f"and {found.more} more: ask about something narrower")
+
+
+@app.command("mode")
+def set_mode(
+    mode: Annotated[
+        Combination | None,
+        typer.Argument(help="the new mode; without it the one in force is shown"),
+    ] = None,
+    *,
+    folder: FolderOption = None,
+    api: ApiOption = None,
+    ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
+) -> None:
+    """Show or set what several rules that apply add up to; `acl test` and `acl who-can` tell what that means for you."""
+    client = admin_client(folder, api=api, ca=ca, cert=cert, key=key)
+    if mode is None:
+        typer.echo(client.status().mode)
+        return
+    typer.echo(told("set", client.set_mode(mode.value), f"mode `{mode.value}`"))
+
+
+def told(what: str, change: ChangeDocument, whom: str = "") -> str:
     """What an administrator is told after a change.
 
     Args:
-        what: what was done to the rule.
+        what: what was done.
         change: the controller's answer.
+        whom: to what, if not to a rule.
     """
-    line = f"{what} `{change.result.rule_id}` (epoch {change.result.epoch})"
+    line = f"{what} {whom or f'`{change.result.rule_id}`'} (epoch {change.result.epoch})"
     if change.lagging_brokers:
         lagging = ", ".join(f"`{broker}`" for broker in change.lagging_brokers)
         line += f"; not confirmed yet by {lagging}: may still decide by the policy before it"

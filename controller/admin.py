@@ -16,6 +16,8 @@ from controller.documents import (
     AccessQuestion,
     ChangeDocument,
     DecisionDocument,
+    GrantsDocument,
+    ModeQuestion,
     Problem,
     RulePage,
     StatusDocument,
@@ -108,6 +110,24 @@ class AdminClient:
         request = AccessQuestion(principal=principal, operation=operation, resource=resource)
         body = msgspec.json.encode(request)
         return self._exchange("POST", "/v1/acl/test", body, DecisionDocument)
+
+    def who_can(self, operation: str, resource: str) -> GrantsDocument:
+        """Return who may do one operation on one resource, by name or pattern.
+
+        Args: as for `test`.
+        """
+        query = urlencode({"operation": operation, "resource": resource})
+        return self._exchange("GET", f"/v1/acl/who-can?{query}", None, GrantsDocument)
+
+    def what_can(self, principal: str) -> GrantsDocument:
+        """Return what a principal may do, by patterns of resources."""
+        query = urlencode({"principal": principal})
+        return self._exchange("GET", f"/v1/acl/what-can?{query}", None, GrantsDocument)
+
+    def set_mode(self, mode: str, *, request_id: str = "") -> ChangeDocument:
+        """Choose what several rules that apply add up to; like `add_rule`."""
+        body = msgspec.json.encode(ModeQuestion(mode=mode))
+        return self._write("POST", "/v1/acl/mode", body, request_id=request_id)
 
     def status(self) -> StatusDocument:
         """Return the state of the controller."""

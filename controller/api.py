@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import structlog
+import trio
 
-from acl.errors import AclError
+from acl.errors import AclError, RequestInvalid
 from acl.model import (
     AccessRequest,
     Operation,
@@ -23,7 +24,9 @@ from acl.model import (
     Resource,
     ResourceKind,
     parse_operations,
+    text_of,
 )
+from acl.survey import what_can, who_can
 from certs.errors import CertificateInvalid
 from certs.verify import verify_peer
 from controller.access import Denied, Gate, principal_of
@@ -32,6 +35,9 @@ from controller.documents import (
     AccessQuestion,
     ChangeDocument,
     DecisionDocument,
+    GrantDocument,
+    GrantsDocument,
+    ModeQuestion,
     RulePage,
     StatusDocument,
 )
@@ -51,6 +57,8 @@ from transport.places import Places
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from acl.rules import RuleSet
+    from acl.survey import Grant
     from certs.identity import PeerIdentity
     from controller.access import Permit
     from controller.audit import AuditSink
@@ -63,6 +71,8 @@ if TYPE_CHECKING:
 
 ALPN = "http/1.1"
 MAX_PAGE_RULES = 1000
+MAX_GRANTS = 10_000  # in one answer to who can, or what can
+MAX_SURVEYS = 1  # of these at the same time
 MAX_CONNECTIONS = 256  # of everybody: administrators, scrapers, probes
 MAX_CONNECTIONS_EACH = 16  # of one principal, which may be any client of the trust domain
 # A rule with the longest description is 9 KiB of JSON.
@@ -123,6 +133,7 @@ class AdminApi:
         self._clock = clock
         self._new_id = new_id
         self._places = Places(total=MAX_CONNECTIONS, each=MAX_CONNECTIONS_EACH)
+        self._surveys = trio.CapacityLimiter(MAX_SURVEYS)
 
         self._routes: dict[tuple[str, ...], _Routes] = {
             ("healthz",): {"GET": self._healthz},
@@ -131,6 +142,9 @@ class AdminApi:
             ("v1", "status"): {"GET": self._status},
             ("v1", "acl", "rules"): {"GET": self._list_rules, "POST": self._add_rule},
             ("v1", "acl", "test"): {"POST": self._try_policy},
+            ("v1", "acl", "mode"): {"POST": self._set_mode},
+            ("v1", "acl", "who-can"): {"GET": self._who_can},
+            ("v1", "acl", "what-can"): {"GET": self._what_can},
         }
 
     # --- connections -------------------------------------------------------------------------------------------
@@ -247,7 +261,8 @@ class AdminApi:
             )
         except AclError as error:
             raise RequestRefused(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
-        decision = self._authority.decide(asked)
+        explained = self._authority.explain(asked)
+        decision = explained.decision
         return json_response(
             DecisionDocument(
                 outcome=decision.outcome.value,
@@ -255,7 +270,62 @@ class AdminApi:
                 reason=decision.reason,
                 epoch=decision.epoch,
                 id=decision.id,
+                losing=tuple(each for each in explained.applicable if each != decision.rule_id),
+                mode=self._authority.rules.mode.value,
             )
+        )
+
+    async def _who_can(self, request: Request, principal: Principal) -> Response:
+        self._gate.verify_allowed(principal, Operation.DESCRIBE, RULES)
+        try:
+            operation = parse_operations(request.query.get("operation", ""))
+            resource = Resource.parse(request.query.get("resource", ""))
+            # A whole set of operations, or of topics, has no one answer.
+            AccessRequest(principal, operation, resource)
+            if resource.is_filter:
+                raise RequestInvalid(f"`{resource.text}` is a filter: ask about one topic")
+        except AclError as error:
+            raise RequestRefused(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
+        return await self._survey(lambda rules: who_can(rules, operation, resource))
+
+    async def _what_can(self, request: Request, principal: Principal) -> Response:
+        self._gate.verify_allowed(principal, Operation.DESCRIBE, RULES)
+        try:
+            asked = Principal(request.query.get("principal", ""))
+        except AclError as error:
+            raise RequestRefused(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
+        return await self._survey(lambda rules: what_can(rules, asked))
+
+    async def _survey(self, look: Callable[[RuleSet], tuple[Grant, ...]]) -> Response:
+        """Read all rules, in a thread: that takes a second for 100,000."""
+        rules = self._authority.rules
+        try:
+            found = await trio.to_thread.run_sync(look, rules, limiter=self._surveys)
+        except AclError as error:
+            raise RequestRefused(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
+        grants = tuple(
+            GrantDocument(
+                principal=grant.principal,
+                resource=grant.resource,
+                operations=text_of(grant.operations),
+                rule_id=grant.rule_id,
+                unless=grant.unless,
+            )
+            for grant in found[:MAX_GRANTS]
+        )
+        more = len(found) - len(grants)
+        return json_response(
+            GrantsDocument(epoch=rules.epoch, mode=rules.mode.value, grants=grants, more=more)
+        )
+
+    async def _set_mode(self, request: Request, principal: Principal) -> Response:
+        permit = self._gate.verify_allowed(principal, Operation.ALTER, RULES)
+        key = self._request_id(request)
+        asked = _parse_body(request, ModeQuestion)
+        before = self._authority.rules.mode.value
+        change = self._authority.set_mode(asked.mode, by=principal.name, request_id=key)
+        return await self._finish(
+            change, key, permit, "acl.mode_set", before=before, mode=asked.mode
         )
 
     async def _add_rule(self, request: Request, principal: Principal) -> Response:
@@ -273,7 +343,7 @@ class AdminApi:
         return await self._finish(change, key, permit, "acl.rule_deleted")
 
     async def _finish(
-        self, change: Awaitable[Change], key: str, permit: Permit, kind: str
+        self, change: Awaitable[Change], key: str, permit: Permit, kind: str, **details: str
     ) -> Response:
         """Wait for a write, record it, and answer."""
         try:
@@ -299,6 +369,7 @@ class AdminApi:
             changed_rule=result.rule_id,
             new_epoch=str(result.epoch),
             lagging_brokers=",".join(done.laggards),
+            **details,
         )
         document = ChangeDocument(
             result=result,

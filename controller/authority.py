@@ -7,9 +7,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from acl.decide import Decision, Outcome, decide
+from acl.decide import Decision, Explanation, Outcome, decide, explain
 from acl.errors import AclError
-from controller.commands import AddRule, Bootstrap, DeleteRule, Result, Verdict, encode_command
+from controller.commands import (
+    AddRule,
+    Bootstrap,
+    DeleteRule,
+    Result,
+    SetMode,
+    Verdict,
+    encode_command,
+)
 from controller.wire import Question, verify_request
 
 if TYPE_CHECKING:
@@ -82,6 +90,11 @@ class PolicyAuthority:
         """Decide one request by the rules now. Never raises."""
         return replace(decide(self._state.rules, request), id=self._decision_id())
 
+    def explain(self, request: AccessRequest) -> Explanation:
+        """Decide one request by the rules now, and name all that apply. Never raises."""
+        found = explain(self._state.rules, request)
+        return replace(found, decision=replace(found.decision, id=self._decision_id()))
+
     def decide_question(self, rules: RuleSet, question: Question) -> Decision:
         """Decide a question of a broker by the given snapshot. Never raises: what cannot be read is denied."""
         try:
@@ -134,6 +147,12 @@ class PolicyAuthority:
                 by=by,
                 rule_id=rule_id,
             )
+        )
+
+    async def set_mode(self, mode: str, *, by: str, request_id: str = "") -> Change:
+        """Choose the policy's combination mode; like `add_rule`."""
+        return await self._change(
+            SetMode(request_id=request_id or self._request_id(), at=self._clock(), by=by, mode=mode)
         )
 
     async def _change(self, command: Command) -> Change:

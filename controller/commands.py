@@ -84,13 +84,19 @@ class AddRule(_Command, frozen=True, kw_only=True, tag="add_rule"):
     new_id: str
 
 
+class SetMode(_Command, frozen=True, kw_only=True, tag="set_mode"):
+    """Choose what several rules that apply add up to: one of the texts of `acl.combine.Combination`."""
+
+    mode: str
+
+
 class DeleteRule(_Command, frozen=True, kw_only=True, tag="delete_rule"):
     """Delete one rule."""
 
     rule_id: str
 
 
-Command = Bootstrap | AddRule | DeleteRule
+Command = Bootstrap | AddRule | DeleteRule | SetMode
 
 
 class Verdict(StrEnum):

@@ -66,13 +66,57 @@ class AccessQuestion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class DecisionDocument(_Document, frozen=True, kw_only=True):
-    """What would be decided."""
+    """What would be decided.
+
+    Attributes:
+        outcome: `allow` or `deny`.
+        rule_id: the rule that decides.
+        reason: why.
+        epoch: of the policy.
+        id: of this answer.
+        losing: other rules that apply, in the order in which they take precedence.
+        mode: the combination mode by which one of them decides.
+    """
 
     outcome: str
     rule_id: str | None
     reason: str
     epoch: int
     id: str
+    losing: tuple[str, ...] = ()
+    mode: str = ""
+
+
+class ModeQuestion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The combination mode to be set."""
+
+    mode: str
+
+
+class GrantDocument(_Document, frozen=True, kw_only=True):
+    """Something that is allowed, see `acl.survey.Grant`."""
+
+    principal: str
+    resource: str
+    operations: str
+    rule_id: str
+    unless: tuple[str, ...] = ()
+
+
+class GrantsDocument(_Document, frozen=True, kw_only=True):
+    """Who can, or what can.
+
+    Attributes:
+        epoch: of the policy.
+        mode: its combination mode.
+        grants: what is allowed, at most `MAX_GRANTS` of it.
+        more: how many there are beyond these.
+    """
+
+    epoch: int
+    mode: str
+    grants: tuple[GrantDocument, ...]
+    more: int = 0
 
 
 class StatusDocument(_Document, frozen=True, kw_only=True):
@@ -83,6 +127,7 @@ class StatusDocument(_Document, frozen=True, kw_only=True):
         log: the consensus log of this member.
         epoch: policy epoch.
         rules: number of rules.
+        mode: what several rules that apply add up to.
         applied: commands applied since the beginning.
         chain: SHA-256 chain over them; members with equal `applied` have equal chains.
         brokers: connected brokers, and those lost a moment ago.
@@ -94,4 +139,5 @@ class StatusDocument(_Document, frozen=True, kw_only=True):
     rules: int
     applied: int
     chain: str
+    mode: str = ""
     brokers: tuple[BrokerStatus, ...]

@@ -222,5 +222,6 @@ class Member:
             rules=len(self._state.rules),
             applied=self._state.applied,
             chain=self._state.chain,
+            mode=self._state.rules.mode.value,
             brokers=self._brokers.statuses(),
         )

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple, assert_never
 import msgspec
 from typing_extensions import override
 
+from acl.combine import Combination
 from acl.errors import AclError
 from acl.model import Effect, parse_operations, text_of
 from acl.rules import AclRule, RuleSet
@@ -29,6 +30,7 @@ from controller.commands import (
     Result,
     RuleDraft,
     RuleRecord,
+    SetMode,
     Verdict,
     decode_command,
 )
@@ -78,6 +80,7 @@ class _Image(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     chain: bytes
     rules: tuple[bytes, ...]
     requests: tuple[tuple[str, bytes, bytes], ...]
+    mode: str = Combination.DENY_OVERRIDES.value
 
 
 _image_decoder = msgspec.msgpack.Decoder(_Image)
@@ -102,6 +105,19 @@ def rule_of(draft: RuleDraft) -> AclRule:
         description=draft.description,
         enabled=draft.enabled,
     )
+
+
+def mode_of(text: str) -> Combination:
+    """Return the combination mode of this name.
+
+    Raises:
+        AclError: there is none.
+    """
+    try:
+        return Combination(text)
+    except ValueError:
+        known = ", ".join(mode.value for mode in Combination)
+        raise AclError(f"`{text}` is no combination mode: use one of {known}") from None
 
 
 def _record_of(draft: RuleDraft, rule: AclRule, command: Command, epoch: int) -> RuleRecord:
@@ -134,6 +150,8 @@ def _fingerprint(command: Command) -> bytes:
             asked = ("add_rule", command.by, command.rule)
         case DeleteRule():
             asked = ("delete_rule", command.by, command.rule_id)
+        case SetMode():
+            asked = ("set_mode", command.by, command.mode)
         case _:
             assert_never(command)
     return hashlib.sha256(_encoder.encode(asked)).digest()
@@ -218,6 +236,8 @@ class State:
                 return self._add(command)
             case DeleteRule():
                 return self._delete(command)
+            case SetMode():
+                return self._set_mode(command)
 
     def _answered(self, command: Command) -> Result | None:
         if not 0 < len(command.request_id) <= MAX_REQUEST_ID_CHARACTERS:
@@ -312,6 +332,15 @@ class State:
             self._answer(Verdict.APPLIED, rule_id=command.rule_id), PolicyChange(epoch, ())
         )
 
+    def _set_mode(self, command: SetMode) -> Applied:
+        mode = mode_of(command.mode)
+        if mode is self._rules.mode:
+            return Applied(
+                self._answer(Verdict.UNCHANGED, detail=f"the mode is `{mode}` already"), None
+            )
+        self._rules = self._rules.with_mode(mode)
+        return Applied(self._answer(Verdict.APPLIED), PolicyChange(self.epoch, ()))
+
     # --- snapshots ---------------------------------------------------------------------------------------------
 
     def dump(self) -> bytes:
@@ -322,6 +351,7 @@ class State:
             chain=self._chain,
             rules=tuple(self._records.values()),
             requests=tuple((key, *value) for key, value in self._requests.items()),
+            mode=self._rules.mode.value,
         )
         return _encoder.encode(image)
 
@@ -336,7 +366,8 @@ class State:
             if image.format != STATE_FORMAT:
                 raise ValueError(f"state format {image.format}, this version knows {STATE_FORMAT}")
             records = {_record_decoder.decode(encoded).id: encoded for encoded in image.rules}
-            rules = RuleSet((rule_of(_record_decoder.decode(r)) for r in image.rules), image.epoch)
+            kept = (rule_of(_record_decoder.decode(r)) for r in image.rules)
+            rules = RuleSet(kept, image.epoch, mode_of(image.mode))
         except (msgspec.MsgspecError, AclError) as error:
             raise ValueError(
                 f"the state in the snapshot is not readable by this version: {error}"

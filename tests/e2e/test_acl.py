@@ -112,3 +112,38 @@ def test_client_without_a_rule_may_not_administer(own: Running) -> None:
     assert refused.returncode == 1
     assert refused.stdout == ""
     assert refused.stderr.startswith("error: ")
+
+
+def test_who_can_and_what_can_show_the_policy_the_other_way_round(own: Running) -> None:
+    shown = acl(own, "who-can", "read", "topic.telemetry.cpu", "--json")
+    assert shown.returncode == 0, shown.stderr
+    assert {"viewer"} == {grant["principal"] for grant in json.loads(shown.stdout)["grants"]}
+    assert "viewer-reads-telemetry" in acl(own, "who-can", "read", "topic.telemetry.cpu").stdout
+    shown = acl(own, "what-can", "sensor", "--json")
+    found = {grant["resource"]: grant["operations"] for grant in json.loads(shown.stdout)["grants"]}
+    assert found["topic.results.sensor.**"] == "read,write"
+    assert "kernel.zscore" in acl(own, "what-can", "sensor").stdout
+    refused = acl(own, "who-can", "read", "topic.telemetry.#")
+    assert refused.returncode == 1
+    assert "is a filter" in refused.stderr
+
+
+def test_mode_changes_what_is_decided_at_once(own: Running) -> None:
+    question = ("viewer", "read", "topic.telemetry.cpu")
+    denied = ("--id", "no-cpu", "--principal", "*", "--operations", "read", "--effect", "deny")
+    assert acl(own, "add", *denied, "--resource", "topic.*.cpu").returncode == 0
+    assert acl(own, "mode").stdout == "deny-overrides\n"
+    said = ask(own, *question)
+    assert said.returncode == 1
+    assert "by rule `no-cpu`" in said.stdout
+    assert "do not decide (deny-overrides): `viewer-reads-telemetry`" in said.stdout
+    changed = acl(own, "mode", "allow-overrides")
+    assert changed.returncode == 0, changed.stderr
+    assert changed.stdout.startswith("set mode `allow-overrides` (epoch ")
+    assert ask(own, *question).returncode == 0
+    again = acl(own, "mode", "allow-overrides")
+    assert again.returncode == 1
+    assert "is `allow-overrides` already" in again.stderr
+    assert acl(own, "mode", "majority").returncode == 2
+    assert acl(own, "mode", "deny-overrides").returncode == 0
+    assert acl(own, "delete", "no-cpu").returncode == 0

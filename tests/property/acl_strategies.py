@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from hypothesis import strategies as st
 
+from acl.combine import Combination
 from acl.model import AccessRequest, Effect, Operation, Principal, Resource, ResourceKind
 from acl.rules import AclRule
 
@@ -58,6 +59,7 @@ def rules(draw: st.DrawFn, rule_id: str | None = None) -> AclRule:
     )
 
 
+modes = st.sampled_from(Combination)
 rule_lists = st.lists(rules(), max_size=25, unique_by=lambda rule: rule.id)
 
 
@@ -110,14 +112,40 @@ def oracle_principal(pattern: str, name: str) -> bool:
     return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None
 
 
-def oracle_allows(rule_list: Sequence[AclRule], request: AccessRequest) -> bool:
-    """Deny by default, explicit deny first, all rules tried."""
-    effects = {
-        rule.effect
+def oracle_applicable(rule_list: Sequence[AclRule], request: AccessRequest) -> list[AclRule]:
+    """All rules tried."""
+    return [
+        rule
         for rule in rule_list
         if rule.enabled
         and rule.operations & request.operation
         and oracle_principal(rule.principal, request.principal.name)
         and oracle_matches(rule.resource, request.resource.path, request.principal.name)
-    }
-    return effects == {Effect.ALLOW}
+    ]
+
+
+def oracle_allows(
+    rule_list: Sequence[AclRule],
+    request: AccessRequest,
+    mode: Combination = Combination.DENY_OVERRIDES,
+) -> bool:
+    """Deny by default; of all rules that apply, the mode tells which counts."""
+    found = oracle_applicable(rule_list, request)
+    effects = [rule.effect for rule in found]
+    match mode:
+        case Combination.DENY_OVERRIDES:
+            return Effect.ALLOW in effects and Effect.DENY not in effects
+        case Combination.ALLOW_OVERRIDES:
+            return Effect.ALLOW in effects
+        case Combination.FIRST_APPLICABLE:
+            first = min(found, key=oracle_order, default=None)
+            return first is not None and first.effect is Effect.ALLOW
+        case Combination.ONLY_ONE_APPLICABLE:
+            return effects == [Effect.ALLOW]
+
+
+def oracle_order(rule: AclRule) -> tuple[object, ...]:
+    """Where a rule stands, whatever its effect says first: priority, specificity, deny before allow, id."""
+    principal, pattern = rule.verify()
+    rank = 0 if principal.is_literal else 2 if principal.text == "*" else 1
+    return (-rule.priority, pattern.specificity, rank, rule.effect is Effect.ALLOW, rule.id)

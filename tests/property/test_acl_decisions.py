@@ -3,23 +3,38 @@ from __future__ import annotations
 from hypothesis import given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule as step
 
-from acl.decide import Outcome, decide, decide_filter
+from acl.combine import Combination
+from acl.decide import Outcome, decide, decide_filter, explain
 from acl.index import RuleIndex
 from acl.model import AccessRequest, Effect, Operation
 from acl.rules import AclRule, RuleSet
-from tests.property.acl_strategies import oracle_allows, requests, rule_lists, rules
+from tests.property.acl_strategies import (
+    modes,
+    oracle_allows,
+    oracle_applicable,
+    requests,
+    rule_lists,
+    rules,
+)
 
 
 @settings(max_examples=200, deadline=None)
-@given(rule_lists, st.lists(requests(), min_size=1, max_size=10))
+@given(rule_lists, st.lists(requests(), min_size=1, max_size=10), modes)
 def test_indexed_decision_equals_trying_every_rule(
-    rule_list: list[AclRule], questions: list[AccessRequest]
+    rule_list: list[AclRule], questions: list[AccessRequest], mode: Combination
 ) -> None:
-    rule_set = RuleSet(rule_list, epoch=1)
+    rule_set = RuleSet(rule_list, epoch=1, mode=mode)
     for request in questions:
-        decision = decide(rule_set, request)
-        assert decision.allowed is oracle_allows(rule_list, request)
-        assert not decision.reason.startswith("error")
+        found = explain(rule_set, request)
+        decision = found.decision
+        assert decision == decide(rule_set, request)
+        assert decision.allowed is oracle_allows(rule_list, request, mode)
+        applicable = oracle_applicable(rule_list, request)
+        assert sorted(found.applicable) == sorted(rule.id for rule in applicable)
+        several = mode is Combination.ONLY_ONE_APPLICABLE and len(applicable) > 1
+        assert decision.reason.startswith("error") is several
+        if not several:
+            assert decision.rule_id == (found.applicable[0] if applicable else None)
 
 
 @settings(deadline=None)
@@ -119,12 +134,12 @@ TestRuleSetMachine.settings = settings(deadline=None, max_examples=50)
 
 
 @settings(deadline=None)
-@given(rule_lists, st.data())
+@given(rule_lists, modes, st.data())
 def test_subscription_is_granted_when_a_delivery_inside_it_is(
-    rule_list: list[AclRule], data: st.DataObject
+    rule_list: list[AclRule], mode: Combination, data: st.DataObject
 ) -> None:
     request = data.draw(requests().filter(lambda r: r.resource.kind == "topic"))
-    rule_set = RuleSet(rule_list)
+    rule_set = RuleSet(rule_list, mode=mode)
     delivery = AccessRequest(request.principal, Operation.READ, request.resource)
     if not decide(rule_set, delivery).allowed:
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, settings, strategies as st
 
+from acl.combine import Combination
 from acl.model import Effect
 from controller.commands import (
     AddRule,
@@ -11,6 +12,7 @@ from controller.commands import (
     Command,
     DeleteRule,
     RuleDraft,
+    SetMode,
     Verdict,
     encode_command,
 )
@@ -38,6 +40,13 @@ COMMANDS: st.SearchStrategy[Command] = st.one_of(
         new_id=st.sampled_from(["r-1", "r-2", "r-3"]),
     ),
     st.builds(DeleteRule, request_id=REQUESTS, at=st.just(1.0), by=st.just("admin"), rule_id=IDS),
+    st.builds(
+        SetMode,
+        request_id=REQUESTS,
+        at=st.just(1.0),
+        by=st.just("admin"),
+        mode=st.sampled_from([*Combination, "majority", ""]).map(str),
+    ),
     st.builds(
         Bootstrap,
         request_id=REQUESTS,

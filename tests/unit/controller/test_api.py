@@ -9,13 +9,14 @@ from typing import cast
 import msgspec
 import pytest
 
+from acl.combine import Combination
 from acl.model import Principal
 from certs.errors import CertificateInvalid
 from certs.identity import PeerIdentity
 from controller.api import AdminApi
 from controller.commands import RuleDraft
 from controller.consensus import Role
-from controller.documents import ChangeDocument, Problem, RulePage, StatusDocument
+from controller.documents import ChangeDocument, GrantsDocument, Problem, RulePage, StatusDocument
 from controller.errors import NotCommitted, OutcomeUnknown
 from controller.metrics import ControllerMetrics, Reading
 from tests.pki import TestPki
@@ -176,6 +177,9 @@ async def test_bad_rules_are_refused_and_change_nothing(
         ("GET", "/v1/acl/rules/a"),
         ("DELETE", "/v1/acl/rules/a"),
         ("POST", "/v1/acl/test"),
+        ("POST", "/v1/acl/mode"),
+        ("GET", "/v1/acl/who-can"),
+        ("GET", "/v1/acl/what-can"),
         ("GET", "/v1/status"),
         ("GET", "/metrics"),
     ],
@@ -249,6 +253,58 @@ async def test_page_size_is_bounded(api: Api, limit: str) -> None:
 )
 async def test_trial_that_asks_nothing_is_refused(api: Api, body: bytes) -> None:
     assert (await api.call("POST", "/v1/acl/test", body)).status == 422
+
+
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        ("/v1/acl/who-can", {}),
+        ("/v1/acl/who-can", {"operation": "read,write", "resource": "acl.rules"}),
+        ("/v1/acl/who-can", {"operation": "read", "resource": "moon.x"}),
+        ("/v1/acl/who-can", {"operation": "read", "resource": "topic.a.#"}),
+        ("/v1/acl/what-can", {}),
+        ("/v1/acl/what-can", {"principal": "a*"}),
+    ],
+)
+async def test_question_about_grants_that_has_no_one_answer_is_refused(
+    api: Api, path: str, query: dict[str, str]
+) -> None:
+    response = await api.call("GET", path, query=query)
+    assert response.status == 422
+    assert problem_of(response).detail
+
+
+async def test_grants_are_told_with_the_epoch_and_bounded(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    response = await api.call("GET", "/v1/acl/what-can", query={"principal": "admin"})
+    found = msgspec.json.decode(response.body, type=GrantsDocument)
+    assert [(each.resource, each.rule_id) for each in found.grants] == [
+        ("acl.**", "a"),
+        ("cluster.**", "c"),
+    ]
+    assert (found.epoch, found.mode, found.more) == (1, "deny-overrides", 0)
+    monkeypatch.setattr("controller.api.MAX_GRANTS", 1)
+    response = await api.call("GET", "/v1/acl/what-can", query={"principal": "admin"})
+    found = msgspec.json.decode(response.body, type=GrantsDocument)
+    assert (len(found.grants), found.more) == (1, 1)
+
+
+async def test_mode_is_set_and_recorded_with_what_it_was(api: Api) -> None:
+    async def set_mode(mode: str, key: str) -> Response:
+        body = msgspec.json.encode({"mode": mode})
+        return await api.call("POST", "/v1/acl/mode", body, headers={"idempotency-key": key})
+
+    assert (await set_mode("first-applicable", "1")).status == 200
+    assert api.parts.state.rules.mode is Combination.FIRST_APPLICABLE
+    [event] = api.audit.of("acl.mode_set")
+    details = cast("dict[str, str]", event["details"])
+    assert (details["before"], details["mode"]) == ("deny-overrides", "first-applicable")
+    assert (await set_mode("first-applicable", "2")).status == 409
+    wrong = await set_mode("majority", "3")
+    assert wrong.status == 422
+    assert "use one of deny-overrides" in problem_of(wrong).detail
+    assert api.parts.state.epoch == 2
 
 
 async def test_requests_are_counted_by_verb_and_status(api: Api) -> None:

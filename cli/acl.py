@@ -13,12 +13,15 @@ from rich.table import Table
 
 from acl.combine import Combination
 from acl.decide import Outcome
+from cli.failure import CommandFailed
 from cli.target import ApiOption, CaOption, CertOption, FolderOption, KeyOption, admin_client
-from controller.commands import RuleDraft
+from controller.commands import RuleDraft, as_written
+from controller.documents import Revision
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from controller.admin import AdminClient
     from controller.commands import RuleRecord
     from controller.documents import ChangeDocument, GrantsDocument
 
@@ -111,6 +114,93 @@ def delete_rule(
     """Delete a rule; returns when that is on disk and connected brokers know it."""
     change = admin_client(folder, api=api, ca=ca, cert=cert, key=key).delete_rule(rule_id)
     typer.echo(told("deleted", change))
+
+
+@app.command("info")
+def show_rule(
+    rule_id: Annotated[str, typer.Argument(metavar="ID", help="the rule's id")],
+    *,
+    folder: FolderOption = None,
+    api: ApiOption = None,
+    ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
+) -> None:
+    """Show everything about one rule, as JSON."""
+    rule = admin_client(folder, api=api, ca=ca, cert=cert, key=key).rule(rule_id)
+    typer.echo(msgspec.json.format(msgspec.json.encode(rule)))
+
+
+@app.command("update")
+def update_rule(
+    rule_id: Annotated[str, typer.Argument(metavar="ID", help="the rule's id")],
+    *,
+    principal: Annotated[str | None, typer.Option(help="the new principal pattern")] = None,
+    operations: Annotated[str | None, typer.Option(help="the new operations")] = None,
+    resource: Annotated[str | None, typer.Option(help="the new resource pattern")] = None,
+    effect: Annotated[Effects | None, typer.Option(help="the new effect")] = None,
+    priority: Annotated[int | None, typer.Option(help="the new priority")] = None,
+    description: Annotated[str | None, typer.Option(help="for people")] = None,
+    folder: FolderOption = None,
+    api: ApiOption = None,
+    ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
+) -> None:
+    """Change a rule in one step: there is no moment without it."""
+    asked = {
+        "principal": principal,
+        "operations": operations,
+        "resource": resource,
+        "effect": None if effect is None else effect.value,
+        "priority": priority,
+        "description": description,
+    }
+    changes = {field: value for field, value in asked.items() if value is not None}
+    if not changes:
+        raise CommandFailed("nothing to change: give at least one option, see `--help`")
+    client = admin_client(folder, api=api, ca=ca, cert=cert, key=key)
+    typer.echo(told("changed", _replace(client, rule_id, changes), f"`{rule_id}`"))
+
+
+@app.command("enable")
+def enable_rule(
+    rule_id: Annotated[str, typer.Argument(metavar="ID", help="the rule's id")],
+    *,
+    folder: FolderOption = None,
+    api: ApiOption = None,
+    ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
+) -> None:
+    """Have a rule take part in decisions."""
+    client = admin_client(folder, api=api, ca=ca, cert=cert, key=key)
+    typer.echo(told("enabled", _replace(client, rule_id, {"enabled": True}), f"`{rule_id}`"))
+
+
+@app.command("disable")
+def disable_rule(
+    rule_id: Annotated[str, typer.Argument(metavar="ID", help="the rule's id")],
+    *,
+    folder: FolderOption = None,
+    api: ApiOption = None,
+    ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
+) -> None:
+    """Keep a rule, but out of every decision."""
+    client = admin_client(folder, api=api, ca=ca, cert=cert, key=key)
+    typer.echo(told("disabled", _replace(client, rule_id, {"enabled": False}), f"`{rule_id}`"))
+
+
+def _replace(
+    client: AdminClient, rule_id: str, changes: Mapping[str, str | int | bool]
+) -> ChangeDocument:
+    """Replace fields of a rule, if nobody changes the policy meanwhile."""
+    epoch = client.status().epoch
+    rule = client.rule(rule_id)
+    draft = msgspec.structs.replace(as_written(rule), **changes)
+    return client.revise(Revision(put=(draft,), expected_epoch=epoch))
 
 
 @app.command("test")

@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from cli import acl, config_check, daemons, demo, up, version
+from cli import acl, acl_file, config_check, daemons, demo, up, version
 from cli.failure import TRACEBACK_VARIABLE, describe
 
 EXIT_FAILED = 1
@@ -28,6 +28,10 @@ app.command("up")(up.command)
 app.command("demo")(demo.command)
 app.command("broker")(daemons.broker)
 app.command("controller")(daemons.controller)
+acl.app.command("export")(acl_file.export)
+acl.app.command("plan")(acl_file.plan)
+acl.app.command("apply")(acl_file.apply)
+acl.app.command("drift")(acl_file.drift)
 app.add_typer(acl.app, name="acl")
 app.add_typer(config_check.app, name="config")
 app.command("version")(version.command)

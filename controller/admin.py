@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from controller.commands import RuleDraft
+from controller.commands import RuleDraft, RuleRecord
 from controller.documents import (
     AccessQuestion,
     ChangeDocument,
@@ -19,6 +19,7 @@ from controller.documents import (
     GrantsDocument,
     ModeQuestion,
     Problem,
+    Revision,
     RulePage,
     StatusDocument,
 )
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator
 
-    from controller.commands import RuleRecord
 
 ALPN = "http/1.1"
 # Seconds for one request; a write waits up to 2 s for brokers and up to 5 s for the log.
@@ -99,6 +99,14 @@ class AdminClient:
                 return
             after = page.next
 
+    def rule(self, rule_id: str) -> RuleRecord:
+        """Return one rule.
+
+        Raises:
+            AdminError: there is none, refused, or no answer.
+        """
+        return self._exchange("GET", f"/v1/acl/rules/{quote(rule_id, safe='')}", None, RuleRecord)
+
     def test(self, principal: str, operation: str, resource: str) -> DecisionDocument:
         """Return what would be decided.
 
@@ -128,6 +136,11 @@ class AdminClient:
         """Choose what several rules that apply add up to; like `add_rule`."""
         body = msgspec.json.encode(ModeQuestion(mode=mode))
         return self._write("POST", "/v1/acl/mode", body, request_id=request_id)
+
+    def revise(self, revision: Revision, *, request_id: str = "") -> ChangeDocument:
+        """Change the policy in one step, all of it or nothing; like `add_rule`."""
+        body = msgspec.json.encode(revision)
+        return self._write("POST", "/v1/acl/revisions", body, request_id=request_id)
 
     def status(self) -> StatusDocument:
         """Return the state of the controller."""

@@ -38,10 +38,12 @@ from controller.documents import (
     GrantDocument,
     GrantsDocument,
     ModeQuestion,
+    Revision,
     RulePage,
     StatusDocument,
 )
 from controller.errors import NotCommitted, OutcomeUnknown
+from controller.raft_log import MAX_COMMAND_BYTES
 from controller.state import MAX_REQUEST_ID_CHARACTERS
 from transport.http import (
     HttpLimits,
@@ -55,7 +57,7 @@ from transport.http import (
 from transport.places import Places
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from acl.rules import RuleSet
     from acl.survey import Grant
@@ -72,11 +74,12 @@ if TYPE_CHECKING:
 ALPN = "http/1.1"
 MAX_PAGE_RULES = 1000
 MAX_GRANTS = 10_000  # in one answer to who can, or what can
+MAX_LISTED = 100  # rules named in one audit event
 MAX_SURVEYS = 1  # of these at the same time
 MAX_CONNECTIONS = 256  # of everybody: administrators, scrapers, probes
 MAX_CONNECTIONS_EACH = 16  # of one principal, which may be any client of the trust domain
-# A rule with the longest description is 9 KiB of JSON.
-LIMITS = HttpLimits(max_body_bytes=64 << 10, request_s=10.0, idle_s=30.0)
+# A rule with the longest description is 9 KiB of JSON; a revision of many is as long as a command may be.
+LIMITS = HttpLimits(max_body_bytes=MAX_COMMAND_BYTES, request_s=10.0, idle_s=30.0)
 
 RULES = Resource(ResourceKind.ACL, ("rules",))
 STATUS = Resource(ResourceKind.CLUSTER, ("status",))
@@ -143,6 +146,7 @@ class AdminApi:
             ("v1", "acl", "rules"): {"GET": self._list_rules, "POST": self._add_rule},
             ("v1", "acl", "test"): {"POST": self._try_policy},
             ("v1", "acl", "mode"): {"POST": self._set_mode},
+            ("v1", "acl", "revisions"): {"POST": self._revise},
             ("v1", "acl", "who-can"): {"GET": self._who_can},
             ("v1", "acl", "what-can"): {"GET": self._what_can},
         }
@@ -342,6 +346,20 @@ class AdminApi:
         change = self._authority.delete_rule(rule_id, by=principal.name, request_id=key)
         return await self._finish(change, key, permit, "acl.rule_deleted")
 
+    async def _revise(self, request: Request, principal: Principal) -> Response:
+        # It may add, replace and delete: whoever may do it may do all of that.
+        permit = self._gate.verify_allowed(principal, Operation.ALTER, RULES)
+        self._gate.verify_allowed(principal, Operation.CREATE, RULES)
+        self._gate.verify_allowed(principal, Operation.DELETE, RULES)
+        key = self._request_id(request)
+        revision = _parse_body(request, Revision)
+        details = {
+            "put": _listed([draft.id for draft in revision.put]),
+            "deleted": _listed(revision.delete),
+        }
+        change = self._authority.revise(revision, by=principal.name, request_id=key)
+        return await self._finish(change, key, permit, "acl.revised", **details)
+
     async def _finish(
         self, change: Awaitable[Change], key: str, permit: Permit, kind: str, **details: str
     ) -> Response:
@@ -390,6 +408,14 @@ class AdminApi:
                 f"`Idempotency-Key` has 1 to {MAX_REQUEST_ID_CHARACTERS} printable ASCII characters",
             )
         return key
+
+
+def _listed(rule_ids: Sequence[str]) -> str:
+    """Rules as an audit event names them; an event is a line, not a book."""
+    named = ",".join(rule_ids[:MAX_LISTED])
+    return (
+        named if len(rule_ids) <= MAX_LISTED else f"{named} and {len(rule_ids) - MAX_LISTED} more"
+    )
 
 
 def _parse_limit(text: str) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from acl.combine import Combination
 from acl.decide import Decision, Explanation, Outcome, decide, explain
 from acl.errors import AclError
 from controller.commands import (
@@ -14,6 +15,7 @@ from controller.commands import (
     Bootstrap,
     DeleteRule,
     Result,
+    Revise,
     SetMode,
     Verdict,
     encode_command,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from controller.brokers import BrokerTable
     from controller.commands import Command, RuleDraft
     from controller.consensus import ConsensusLog
+    from controller.documents import Revision
     from controller.state import State
 
 # An administrative write waits this long for the brokers, in seconds; then it names those that lag.
@@ -106,14 +109,20 @@ class PolicyAuthority:
     def _decision_id(self) -> str:
         return f"d-{self._new_id()}"
 
-    async def bootstrap(self, rules: Iterable[RuleDraft], *, by: str) -> Result:
+    async def bootstrap(
+        self,
+        rules: Iterable[RuleDraft],
+        *,
+        by: str,
+        mode: str = Combination.DENY_OVERRIDES.value,
+    ) -> Result:
         """Give an empty state its first policy; changes nothing when there is one.
 
         Raises:
             NotCommitted, OutcomeUnknown: see `ConsensusLog.submit`.
         """
         command = Bootstrap(
-            request_id=self._request_id(), at=self._clock(), by=by, rules=tuple(rules)
+            request_id=self._request_id(), at=self._clock(), by=by, rules=tuple(rules), mode=mode
         )
         return await self._log.submit(encode_command(command))
 
@@ -153,6 +162,20 @@ class PolicyAuthority:
         """Choose the policy's combination mode; like `add_rule`."""
         return await self._change(
             SetMode(request_id=request_id or self._request_id(), at=self._clock(), by=by, mode=mode)
+        )
+
+    async def revise(self, revision: Revision, *, by: str, request_id: str = "") -> Change:
+        """Change the policy in one step, all of it or nothing; like `add_rule`."""
+        return await self._change(
+            Revise(
+                request_id=request_id or self._request_id(),
+                at=self._clock(),
+                by=by,
+                delete=revision.delete,
+                put=revision.put,
+                mode=revision.mode,
+                expected_epoch=revision.expected_epoch,
+            )
         )
 
     async def _change(self, command: Command) -> Change:

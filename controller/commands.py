@@ -50,11 +50,32 @@ class RuleRecord(RuleDraft, frozen=True, kw_only=True, omit_defaults=True):
         created_at: seconds since the epoch, on the clock of the member that took the request.
         created_by: the principal that asked.
         created_epoch: the policy epoch it took effect with.
+        changed_at: when it was last replaced; 0 if never.
+        changed_by: by whom.
+        changed_epoch: the policy epoch of that.
     """
 
     created_at: float
     created_by: str
     created_epoch: int
+    changed_at: float = 0.0
+    changed_by: str = ""
+    changed_epoch: int = 0
+
+
+def as_written(rule: RuleDraft) -> RuleDraft:
+    """Return of a rule, also of one as it is kept, what its author wrote."""
+    return RuleDraft(
+        id=rule.id,
+        principal=rule.principal,
+        resource=rule.resource,
+        operations=rule.operations,
+        effect=rule.effect,
+        priority=rule.priority,
+        name=rule.name,
+        description=rule.description,
+        enabled=rule.enabled,
+    )
 
 
 class _Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,6 +96,7 @@ class Bootstrap(_Command, frozen=True, kw_only=True, tag="bootstrap"):
     """The first policy; changes nothing once there is any."""
 
     rules: tuple[RuleDraft, ...]
+    mode: str = "deny-overrides"
 
 
 class AddRule(_Command, frozen=True, kw_only=True, tag="add_rule"):
@@ -96,7 +118,23 @@ class DeleteRule(_Command, frozen=True, kw_only=True, tag="delete_rule"):
     rule_id: str
 
 
-Command = Bootstrap | AddRule | DeleteRule | SetMode
+class Revise(_Command, frozen=True, kw_only=True, tag="revise"):
+    """Change a policy in one step, all of it or nothing.
+
+    Attributes:
+        delete: ids of rules.
+        put: rules with ids; one that is there already is replaced.
+        mode: the combination mode; None: as it is.
+        expected_epoch: what the policy must be for this to be done; None: whatever it is.
+    """
+
+    delete: tuple[str, ...] = ()
+    put: tuple[RuleDraft, ...] = ()
+    mode: str | None = None
+    expected_epoch: int | None = None
+
+
+Command = Bootstrap | AddRule | DeleteRule | SetMode | Revise
 
 
 class Verdict(StrEnum):

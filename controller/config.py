@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
+from acl.combine import Combination
 from acl.errors import AclError
 from certs.settings import SettingsError, load_settings
 from controller.commands import Bootstrap, RuleDraft, encode_command
 from controller.raft_log import MAX_COMMAND_BYTES
-from controller.state import rule_of
+from controller.state import mode_of, rule_of
 
 MAX_PORT = 65535
 
@@ -33,6 +35,7 @@ class ControllerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         bootstrap_policy: the first rules, applied once while there is no policy at all; either a TOML file with
             `[[rules]]` tables, or `[[bootstrap_policy]]` tables here. Each has `principal`, `resource`, `operations`
             and optionally `id`, `effect`, `priority`, `name`, `description`, `enabled`.
+        bootstrap_mode: the combination mode of the first policy; a policy file's own `mode` counts instead.
         audit_file: where administrative changes and denials are recorded; without it they go to the log.
         ready_file: written (JSON: `rpc`, `api`) once everything listens, removed at the end.
         log_json: log lines as JSON instead of text.
@@ -47,6 +50,7 @@ class ControllerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     anchor: Path
     trust_domain: str = "stockade.local"
     bootstrap_policy: str | tuple[RuleDraft, ...] = ()
+    bootstrap_mode: str = Combination.DENY_OVERRIDES.value
     audit_file: Path | None = None
     ready_file: Path | None = None
     log_json: bool = False
@@ -57,14 +61,38 @@ class ControllerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         return () if isinstance(self.bootstrap_policy, str) else self.bootstrap_policy
 
 
+class PolicyTest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a policy is to decide.
+
+    Attributes:
+        principal: a name.
+        operation: one operation.
+        resource: a resource's text.
+        expect: what is to be decided.
+        rule: id of the rule that is to decide it; empty: whichever.
+        description: for people.
+    """
+
+    principal: str
+    operation: str
+    resource: str
+    expect: Literal["allow", "deny"]
+    rule: str = ""
+    description: str = ""
+
+
 class PolicyFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A file of rules.
 
     Attributes:
         rules: the rules, in any order.
+        mode: what several rules that apply add up to.
+        tests: what it is to decide; for `stockade acl plan` and `apply`.
     """
 
     rules: tuple[RuleDraft, ...]
+    mode: str = Combination.DENY_OVERRIDES.value
+    tests: tuple[PolicyTest, ...] = ()
 
 
 def load_config(path: Path) -> ControllerConfig:
@@ -76,7 +104,13 @@ def load_config(path: Path) -> ControllerConfig:
     config = load_settings(path, ControllerConfig)
     if isinstance(config.bootstrap_policy, str):
         policy = load_settings(path.parent / config.bootstrap_policy, PolicyFile)
-        config = msgspec.structs.replace(config, bootstrap_policy=policy.rules)
+        config = msgspec.structs.replace(
+            config, bootstrap_policy=policy.rules, bootstrap_mode=policy.mode
+        )
+    try:
+        mode_of(config.bootstrap_mode)
+    except AclError as error:
+        raise SettingsError(f"`{path}`: {error}") from error
     if not config.node_id or len(config.node_id) > 64:  # noqa: PLR2004 - as long as a SPIFFE id's segment
         raise SettingsError(f"`{path}`: key `node_id`: use 1 to 64 characters")
     for key, address in (("rpc_listen", config.rpc_listen), ("api_listen", config.api_listen)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from controller.brokers import BrokerStatus
-from controller.commands import Result, RuleRecord
+from controller.commands import Result, RuleDraft, RuleRecord
 from controller.consensus import LogStatus
 
 
@@ -91,6 +91,17 @@ class ModeQuestion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """The combination mode to be set."""
 
     mode: str
+
+
+class Revision(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """A change of the policy in one step, see `controller.commands.Revise`."""
+
+    delete: tuple[str, ...] = ()
+    put: tuple[RuleDraft, ...] = ()
+    mode: str | None = None
+    expected_epoch: int | None = None
 
 
 class GrantDocument(_Document, frozen=True, kw_only=True):

@@ -131,7 +131,9 @@ class Member:
                 f"`{self._config.data_dir}` holds no policy, so nobody could administrate it: "
                 "set `bootstrap_policy` to rules that allow an administrator on `acl.**`"
             )
-        result = await self._authority.bootstrap(rules, by=BOOTSTRAP_PRINCIPAL)
+        result = await self._authority.bootstrap(
+            rules, by=BOOTSTRAP_PRINCIPAL, mode=self._config.bootstrap_mode
+        )
         if result.verdict is not Verdict.APPLIED:
             raise BootstrapMissing(f"the bootstrap policy was refused: {result.detail}")
         _log.info("bootstrap policy applied", rules=len(rules), epoch=result.epoch)

@@ -14,6 +14,7 @@ clients repeat within seconds.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 import msgspec
@@ -28,10 +29,12 @@ from controller.commands import (
     Bootstrap,
     DeleteRule,
     Result,
+    Revise,
     RuleDraft,
     RuleRecord,
     SetMode,
     Verdict,
+    as_written,
     decode_command,
 )
 
@@ -137,6 +140,21 @@ def _record_of(draft: RuleDraft, rule: AclRule, command: Command, epoch: int) ->
     )
 
 
+def _after(older: RuleRecord | None, record: RuleRecord) -> RuleRecord:
+    """The record of a rule that replaces another: it was made when that was."""
+    if older is None:
+        return record
+    return msgspec.structs.replace(
+        record,
+        created_at=older.created_at,
+        created_by=older.created_by,
+        created_epoch=older.created_epoch,
+        changed_at=record.created_at,
+        changed_by=record.created_by,
+        changed_epoch=record.created_epoch,
+    )
+
+
 def _grants_of(rules: Iterable[AclRule]) -> tuple[tuple[str, str], ...]:
     return tuple((r.principal, r.resource) for r in rules if r.enabled and r.effect is Effect.ALLOW)
 
@@ -145,13 +163,22 @@ def _fingerprint(command: Command) -> bytes:
     """Identify what a request asks for, apart from what the controller added (time, a made-up id)."""
     match command:
         case Bootstrap():
-            asked: object = ("bootstrap", command.by, command.rules)
+            asked: object = ("bootstrap", command.by, command.rules, command.mode)
         case AddRule():
             asked = ("add_rule", command.by, command.rule)
         case DeleteRule():
             asked = ("delete_rule", command.by, command.rule_id)
         case SetMode():
             asked = ("set_mode", command.by, command.mode)
+        case Revise():
+            asked = (
+                "revise",
+                command.by,
+                command.delete,
+                command.put,
+                command.mode,
+                command.expected_epoch,
+            )
         case _:
             assert_never(command)
     return hashlib.sha256(_encoder.encode(asked)).digest()
@@ -238,6 +265,8 @@ class State:
                 return self._delete(command)
             case SetMode():
                 return self._set_mode(command)
+            case Revise():
+                return self._revise(command)
 
     def _answered(self, command: Command) -> Result | None:
         if not 0 < len(command.request_id) <= MAX_REQUEST_ID_CHARACTERS:
@@ -279,7 +308,7 @@ class State:
                 None,
             )
         made = [(draft, rule_of(draft)) for draft in numbered]
-        rules = RuleSet((rule for _, rule in made), 1)
+        rules = RuleSet((rule for _, rule in made), 1, mode_of(command.mode))
         records = {
             rule.id: _encoder.encode(_record_of(draft, rule, command, 1)) for draft, rule in made
         }
@@ -340,6 +369,69 @@ class State:
             )
         self._rules = self._rules.with_mode(mode)
         return Applied(self._answer(Verdict.APPLIED), PolicyChange(self.epoch, ()))
+
+    def _revise(self, command: Revise) -> Applied:
+        refusal = self._refusal_of(command)
+        if refusal is not None:
+            return Applied(refusal, None)
+        epoch = self.epoch + 1
+        rules = self._rules
+        records: dict[str, bytes | None] = {}
+        for rule_id in command.delete:
+            rules = rules.without_rule(rule_id)
+            records[rule_id] = None
+        granted: list[AclRule] = []
+        for draft in command.put:
+            rule, older = rule_of(draft), self.record(draft.id)
+            if rule.id in rules:
+                rules = rules.without_rule(rule.id)
+            rules = rules.with_rule(rule)
+            record = _record_of(draft, rule, command, epoch)
+            if older is not None and as_written(older) == as_written(record):
+                continue
+            records[rule.id] = _encoder.encode(_after(older, record))
+            granted.append(rule)
+        mode = rules.mode if command.mode is None else mode_of(command.mode)
+        if not records and mode is self._rules.mode:
+            return Applied(self._answer(Verdict.UNCHANGED, detail="the policy is so already"), None)
+        self._rules = rules.with_mode(mode, epoch=epoch)
+        for rule_id, encoded in records.items():
+            if encoded is None:
+                del self._records[rule_id]
+            else:
+                self._records[rule_id] = encoded
+        detail = f"{len(granted)} put, {len(command.delete)} deleted"
+        return Applied(
+            self._answer(Verdict.APPLIED, detail=detail), PolicyChange(epoch, _grants_of(granted))
+        )
+
+    def _refusal_of(self, command: Revise) -> Result | None:
+        """Why a revision cannot be made; nothing was changed."""
+        if command.expected_epoch is not None and command.expected_epoch != self.epoch:
+            return self._answer(
+                Verdict.CONFLICT,
+                detail=f"the policy is at epoch {self.epoch}, not {command.expected_epoch}:"
+                " somebody changed it; look at it again",
+            )
+        unknown = [rule_id for rule_id in command.delete if rule_id not in self._records]
+        if unknown:
+            return self._answer(
+                Verdict.NOT_FOUND, rule_id=unknown[0], detail=f"there is no rule `{unknown[0]}`"
+            )
+        named = [*command.delete, *(draft.id for draft in command.put)]
+        if "" in named:
+            return self._answer(Verdict.INVALID, detail="every rule of a revision needs an id")
+        twice = [rule_id for rule_id, count in Counter(named).items() if count > 1]
+        if twice:
+            return self._answer(
+                Verdict.INVALID, rule_id=twice[0], detail=f"rule `{twice[0]}` is named twice"
+            )
+        more = sum(draft.id not in self._records for draft in command.put) - len(command.delete)
+        if len(self._records) + more > MAX_RULES:
+            return self._answer(
+                Verdict.CONFLICT, detail=f"there would be more than {MAX_RULES} rules"
+            )
+        return None
 
     # --- snapshots ---------------------------------------------------------------------------------------------
 

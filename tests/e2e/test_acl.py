@@ -12,6 +12,7 @@ from tests.e2e.running import Running, running, stockade
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Generator
+    from pathlib import Path
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -147,3 +148,67 @@ def test_mode_changes_what_is_decided_at_once(own: Running) -> None:
     assert acl(own, "mode", "majority").returncode == 2
     assert acl(own, "mode", "deny-overrides").returncode == 0
     assert acl(own, "delete", "no-cpu").returncode == 0
+
+
+def test_policy_file_is_planned_applied_and_watched(own: Running, tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    exported = acl(own, "export", "--output", str(file))
+    assert exported.returncode == 0, exported.stderr
+    assert acl(own, "drift", str(file)).returncode == 0
+    policy = file.read_text()
+    file.write_text(
+        policy
+        + """
+[[rules]]
+id = "lab"
+principal = "viewer"
+operations = "read"
+resource = "topic.lab.**"
+effect = "allow"
+
+[[tests]]
+principal = "viewer"
+operation = "read"
+resource = "topic.lab.a"
+expect = "allow"
+
+[[tests]]
+principal = "viewer"
+operation = "write"
+resource = "topic.lab.a"
+expect = "deny"
+"""
+    )
+    planned = acl(own, "plan", str(file))
+    assert planned.returncode == 0, planned.stderr
+    assert "+ lab: allow viewer read topic.lab.**" in planned.stdout
+    assert "1 to add, 0 to change, 0 to delete" in planned.stdout
+    assert ask(own, "viewer", "read", "topic.lab.a").returncode == 1, "a plan changes nothing"
+    applied = acl(own, "apply", str(file), "--yes")
+    assert applied.returncode == 0, applied.stderr
+    assert ask(own, "viewer", "read", "topic.lab.a").returncode == 0
+    file.write_text(file.read_text().replace('expect = "deny"', 'expect = "allow"'))
+    refused = acl(own, "apply", str(file), "--yes")
+    assert refused.returncode == 1
+    assert "1 of 2 tests" in refused.stderr
+    file.write_text(policy)
+    assert acl(own, "drift", str(file)).returncode == 1
+    assert acl(own, "apply", str(file), "--yes").returncode == 0
+    assert ask(own, "viewer", "read", "topic.lab.a").returncode == 1
+
+
+def test_rule_is_changed_in_one_step(own: Running) -> None:
+    question = ("viewer", "read", "topic.telemetry.cpu")
+    rule = "viewer-reads-telemetry"
+    assert acl(own, "disable", rule).returncode == 0
+    assert ask(own, *question).returncode == 1
+    assert acl(own, "enable", rule).returncode == 0
+    changed = acl(own, "update", rule, "--resource", "topic.elsewhere.**")
+    assert changed.returncode == 0, changed.stderr
+    assert ask(own, *question).returncode == 1
+    shown = json.loads(acl(own, "info", rule).stdout)
+    assert (shown["created_by"], shown["changed_by"]) == ("bootstrap", "admin")
+    assert acl(own, "update", rule, "--resource", "topic.telemetry.**").returncode == 0
+    assert ask(own, *question).returncode == 0
+    assert "nothing to change" in acl(own, "update", rule).stderr
+    assert "no rule `none`" in acl(own, "info", "none").stderr

@@ -16,7 +16,14 @@ from certs.identity import PeerIdentity
 from controller.api import AdminApi
 from controller.commands import RuleDraft
 from controller.consensus import Role
-from controller.documents import ChangeDocument, GrantsDocument, Problem, RulePage, StatusDocument
+from controller.documents import (
+    ChangeDocument,
+    GrantsDocument,
+    Problem,
+    Revision,
+    RulePage,
+    StatusDocument,
+)
 from controller.errors import NotCommitted, OutcomeUnknown
 from controller.metrics import ControllerMetrics, Reading
 from tests.pki import TestPki
@@ -178,6 +185,7 @@ async def test_bad_rules_are_refused_and_change_nothing(
         ("DELETE", "/v1/acl/rules/a"),
         ("POST", "/v1/acl/test"),
         ("POST", "/v1/acl/mode"),
+        ("POST", "/v1/acl/revisions"),
         ("GET", "/v1/acl/who-can"),
         ("GET", "/v1/acl/what-can"),
         ("GET", "/v1/status"),
@@ -305,6 +313,31 @@ async def test_mode_is_set_and_recorded_with_what_it_was(api: Api) -> None:
     assert wrong.status == 422
     assert "use one of deny-overrides" in problem_of(wrong).detail
     assert api.parts.state.epoch == 2
+
+
+async def test_revision_is_made_whole_and_recorded(api: Api) -> None:
+    rule = msgspec.structs.replace(msgspec.json.decode(RULE, type=RuleDraft), id="x")
+    body = msgspec.json.encode(Revision(put=(rule,), delete=("c",), expected_epoch=1))
+    response = await api.call("POST", "/v1/acl/revisions", body)
+    assert response.status == 200
+    assert api.parts.state.epoch == 2
+    [event] = api.audit.of("acl.revised")
+    details = cast("dict[str, str]", event["details"])
+    assert (details["put"], details["deleted"]) == ("x", "c")
+    late = msgspec.json.encode(Revision(delete=("x",), expected_epoch=1))
+    refused = await api.call("POST", "/v1/acl/revisions", late, headers={"idempotency-key": "late"})
+    assert refused.status == 409
+    assert "somebody changed it" in problem_of(refused).detail
+
+
+@pytest.mark.parametrize("missing", ["alter", "create", "delete"])
+async def test_revision_needs_every_right_it_may_use(api: Api, missing: str) -> None:
+    operations = ",".join({"alter", "create", "delete"} - {missing})
+    some = RuleDraft(id="some", principal="half", resource="acl.rules", operations=operations)
+    await api.parts.authority.add_rule(some, by="admin", request_id="half")
+    response = await api.call("POST", "/v1/acl/revisions", b"{}", principal=Principal("half"))
+    assert response.status == 403
+    assert f"may not {missing}" in problem_of(response).detail
 
 
 async def test_requests_are_counted_by_verb_and_status(api: Api) -> None:

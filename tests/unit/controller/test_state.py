@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from acl.combine import Combination
 from acl.decide import decide
 from acl.model import AccessRequest, Operation, Principal, Resource
 from controller import state as state_module
@@ -13,6 +14,7 @@ from controller.commands import (
     Bootstrap,
     Command,
     DeleteRule,
+    Revise,
     RuleDraft,
     Verdict,
     encode_command,
@@ -265,3 +267,89 @@ def test_snapshot_of_another_format_is_refused() -> None:
     image["format"] = 2
     with pytest.raises(ValueError, match="format 2"):
         State().restore(msgspec.msgpack.encode(image))
+
+
+# -- revisions -------------------------------------------------------------------------------
+
+
+def revise(number: int, **fields: object) -> Revise:
+    made = {"request_id": f"v-{number}", "at": 9.0, "by": "eve", **fields}
+    return msgspec.convert(made, Revise)
+
+
+def named(rule_id: str, **fields: object) -> dict[str, object]:
+    return {**msgspec.structs.asdict(DRAFT), "id": rule_id, **fields}
+
+
+def test_revision_changes_many_rules_and_the_mode_in_one_epoch() -> None:
+    state = State()
+    for number, rule_id in enumerate("abc"):
+        run(state, add(number, msgspec.structs.replace(DRAFT, id=rule_id)))
+    put = [named("b", resource="topic.b"), named("d", effect="deny"), named("c")]
+    result, change = run(state, revise(1, delete=["a"], put=put, mode="first-applicable"))
+    assert (result.verdict, result.epoch) == (Verdict.APPLIED, 4)
+    assert result.detail == "2 put, 1 deleted"
+    assert change == PolicyChange(4, (("sensor", "topic.b"),))
+    assert [record.id for record in state.page(after="", limit=9)] == ["b", "c", "d"]
+    assert state.rules.mode is Combination.FIRST_APPLICABLE
+    replaced, kept, new = (state.record(rule_id) for rule_id in "bcd")
+    assert replaced is not None
+    assert kept is not None
+    assert new is not None
+    assert (replaced.created_by, replaced.created_epoch) == ("admin", 2)
+    assert (replaced.changed_by, replaced.changed_at, replaced.changed_epoch) == ("eve", 9.0, 4)
+    assert kept.changed_by == "", "it is as it was"
+    assert (new.created_by, new.changed_by) == ("eve", "")
+
+
+@pytest.mark.parametrize(
+    ("fields", "verdict"),
+    [
+        ({"expected_epoch": 0}, Verdict.CONFLICT),
+        ({"delete": ["x"], "put": [named("b")]}, Verdict.NOT_FOUND),
+        ({"put": [named("b"), named("b")]}, Verdict.INVALID),
+        ({"delete": ["a"], "put": [named("a")]}, Verdict.INVALID),
+        ({"put": [named("")]}, Verdict.INVALID),
+        ({"put": [named("b"), named("c", operations="fly")]}, Verdict.INVALID),
+        ({"put": [named("b")], "mode": "majority"}, Verdict.INVALID),
+        ({}, Verdict.UNCHANGED),
+        ({"put": [named("a")], "mode": "deny-overrides", "expected_epoch": 1}, Verdict.UNCHANGED),
+    ],
+)
+def test_revision_that_cannot_be_made_changes_nothing(
+    fields: dict[str, object], verdict: Verdict
+) -> None:
+    state = State()
+    run(state, add(1, msgspec.structs.replace(DRAFT, id="a")))
+    before = (state.rules.rules, state.rules.mode, state.epoch, state.page(after="", limit=9))
+    result, change = run(state, revise(1, **fields))
+    assert result.verdict is verdict
+    assert result.detail
+    assert change is None
+    assert (
+        state.rules.rules,
+        state.rules.mode,
+        state.epoch,
+        state.page(after="", limit=9),
+    ) == before
+
+
+def test_revision_does_not_make_more_rules_than_there_may_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(state_module, "MAX_RULES", 2)
+    state = State()
+    assert run(state, revise(1, put=[named("a"), named("b")])).result.verdict is Verdict.APPLIED
+    assert run(state, revise(2, put=[named("c")])).result.verdict is Verdict.CONFLICT
+    swapped = run(state, revise(3, delete=["a"], put=[named("c"), named("b", priority=1)]))
+    assert swapped.result.verdict is Verdict.APPLIED
+
+
+def test_snapshot_holds_mode_and_history() -> None:
+    state, later = State(), State()
+    run(state, revise(1, put=[named("a")], mode="allow-overrides"))
+    run(state, revise(2, put=[named("a", priority=2)]))
+    later.restore(state.dump())
+    assert later.rules.mode is Combination.ALLOW_OVERRIDES
+    assert later.record("a") == state.record("a")
+    assert later.dump() == state.dump()

@@ -1,0 +1,141 @@
+"""`stockade acl export`, `plan`, `apply` and `drift`: a policy as a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.acl import told
+from cli.failure import CommandFailed
+from cli.policy_file import failures_of, load_policy, plan_of, render_rules, sentences
+from cli.target import ApiOption, CaOption, CertOption, FolderOption, KeyOption, admin_client
+
+if TYPE_CHECKING:
+    from cli.policy_file import Plan
+    from controller.admin import AdminClient
+    from controller.commands import RuleRecord
+
+EXIT_DIFFERS = 1
+FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="a policy file")]
+KeepOption = Annotated[
+    bool, typer.Option("--keep-others", help="leave rules alone that the file does not have")
+]
+
+
+def export(
+    *,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="write it here; must not exist")
+    ] = None,
+    folder: FolderOption = None,
+    api: ApiOption = None,
+    ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
+) -> None:
+    """Write the policy in force as a file."""
+    rules, mode, _ = _current(admin_client(folder, api=api, ca=ca, cert=cert, key=key))
+    text = render_rules(rules, mode)
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    try:
+        with output.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise CommandFailed(f"cannot write `{output}`: {error.strerror or error}") from error
+    typer.echo(f"{len(rules)} rules written to `{output}`")
+
+
+def plan(
+    file: FileArgument,
+    *,
+    keep_others: KeepOption = False,
+    folder: FolderOption = None,
+    api: ApiOption = None,
+    ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
+) -> None:
+    """Show what applying a policy file would change; its tests are run. Changes nothing."""
+    client = admin_client(folder, api=api, ca=ca, cert=cert, key=key)
+    found = _planned(client, file, keep=keep_others)
+    typer.echo(_summary(found))
+
+
+def drift(
+    file: FileArgument,
+    *,
+    keep_others: KeepOption = False,
+    folder: FolderOption = None,
+    api: ApiOption = None,
+    ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
+) -> None:
+    """Say whether the policy in force is that of a file; exit code 0: it is, 1: it is not."""
+    client = admin_client(folder, api=api, ca=ca, cert=cert, key=key)
+    found = _planned(client, file, keep=keep_others)
+    typer.echo(_summary(found))
+    if not found.empty:
+        raise typer.Exit(EXIT_DIFFERS)
+
+
+def apply(
+    file: FileArgument,
+    *,
+    keep_others: KeepOption = False,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    folder: FolderOption = None,
+    api: ApiOption = None,
+    ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
+) -> None:
+    """Make the policy that of a file: all of it in one step, or nothing; not if one of its tests fails."""
+    client = admin_client(folder, api=api, ca=ca, cert=cert, key=key)
+    found = _planned(client, file, keep=keep_others)
+    typer.echo(_summary(found))
+    if found.empty:
+        return
+    if not yes and not typer.confirm("apply?"):
+        raise typer.Exit(EXIT_DIFFERS)
+    typer.echo(told("applied", client.revise(found.revision()), f"`{file}`"))
+
+
+def _current(client: AdminClient) -> tuple[list[RuleRecord], str, int]:
+    """The rules, the mode and the epoch, all of one moment."""
+    before = client.status()
+    rules = list(client.list_rules())
+    after = client.status()
+    if before.epoch != after.epoch:
+        raise CommandFailed("the policy changed while it was read: try again")
+    return rules, after.mode, after.epoch
+
+
+def _planned(client: AdminClient, file: Path, *, keep: bool) -> Plan:
+    policy = load_policy(file)
+    rules, mode, epoch = _current(client)
+    found = plan_of(policy, rules, mode=mode, epoch=epoch, keep=keep)
+    failures = failures_of(policy, found, rules)
+    if failures:
+        raise CommandFailed(
+            f"{len(failures)} of {len(policy.tests)} tests of `{file}` fail", details=failures
+        )
+    return found
+
+
+def _summary(found: Plan) -> str:
+    counts = {
+        "to add": sum(each.before is None for each in found.changes),
+        "to change": sum(bool(each.before and each.after) for each in found.changes),
+        "to delete": sum(each.after is None for each in found.changes),
+    }
+    if found.empty:
+        return (
+            f"nothing to change: {found.unchanged} rules are as in the file (epoch {found.epoch})"
+        )
+    told_counts = ", ".join(f"{count} {what}" for what, count in counts.items())
+    return "\n".join([*sentences(found), f"{told_counts}, {found.unchanged} unchanged"])

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Final
 
 from acl.combine import Combination, Combined, combine, combine_inside, in_order
 from acl.errors import RequestInvalid
+from acl.index import applying
 from acl.model import AccessRequest, Operation, Resource, ResourceKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from acl.index import Entry
+    from acl.index import Entry, Found
     from acl.model import Principal
     from acl.rules import RuleSet
 
@@ -82,26 +83,36 @@ class Explanation:
     applicable: tuple[str, ...]
 
 
-def decide(rules: RuleSet, request: AccessRequest) -> Decision:
+def decide(rules: RuleSet, request: AccessRequest, at: float | None = None) -> Decision:
     """Decide one request.
 
     A READ of a topic filter (`Resource.is_filter`) is decided as a subscription, see `decide_filter`.
     Never raises: an error is a denial whose reason begins with `error`.
+
+    Args:
+        rules: the snapshot to decide by.
+        request: what is asked.
+        at: seconds since the epoch; None: not known, and then rules that depend on it deny or do not allow.
     """
     try:
         resource = request.resource
         name, operation = request.principal.name, int(request.operation)
         if resource.is_filter:
-            return _combined(rules, _weigh_filter(rules, request))
+            inside, covering = _relating(rules, request, at)
+            combined = combine_inside(rules.mode, inside.entries, covering.entries)
+            return _combined(rules, combined, min(inside.until, covering.until))
         if rules.mode is _DENY_OVERRIDES:  # the common mode need not find every rule
-            return _decision(rules, rules.index.best(name, resource.path, operation))
-        found = rules.index.applicable(name, resource.path, operation)
-        return _combined(rules, combine(rules.mode, found))
+            entry, until = rules.index.best(name, resource.path, operation, at)
+            return _decision(rules, entry, until)
+        found = rules.index.applicable(name, resource.path, operation, at)
+        return _combined(rules, combine(rules.mode, found.entries), found.until)
     except Exception as error:  # noqa: BLE001 - whatever went wrong, the answer is no and says why
         return _error(rules, error)
 
 
-def decide_filter(rules: RuleSet, principal: Principal, levels: Sequence[str]) -> Decision:
+def decide_filter(
+    rules: RuleSet, principal: Principal, levels: Sequence[str], at: float | None = None
+) -> Decision:
     """Decide whether a principal may subscribe to an MQTT topic filter.
 
     Allowed when by the policy's mode some topic inside the filter may be allowed, as far as the rules tell that apply to
@@ -112,35 +123,33 @@ def decide_filter(rules: RuleSet, principal: Principal, levels: Sequence[str]) -
         rules: the snapshot to decide by.
         principal: who wants to subscribe.
         levels: the filter, cut at `/`.
+        at: as for `decide`.
     """
     try:
         resource = Resource(ResourceKind.TOPIC, tuple(levels))
-        return decide(rules, AccessRequest(principal, Operation.READ, resource))
+        return decide(rules, AccessRequest(principal, Operation.READ, resource), at)
     except Exception as error:  # noqa: BLE001 - whatever went wrong, the answer is no and says why
         return _error(rules, error)
 
 
-def explain(rules: RuleSet, request: AccessRequest) -> Explanation:
+def explain(rules: RuleSet, request: AccessRequest, at: float | None = None) -> Explanation:
     """Decide one request and name all rules that apply; linear in their number. Never raises."""
-    decision = decide(rules, request)
+    decision = decide(rules, request, at)
     try:
         if request.resource.is_filter:
-            inside, covering = _relating(rules, request)
-            found = list({id(entry): entry for entry in (*inside, *covering)}.values())
+            inside, covering = _relating(rules, request, at)
+            both = (*inside.entries, *covering.entries)
+            found = tuple({id(entry): entry for entry in both}.values())
         else:
             name, operation = request.principal.name, int(request.operation)
-            found = rules.index.applicable(name, request.resource.path, operation)
+            found = rules.index.applicable(name, request.resource.path, operation, at).entries
     except Exception as error:  # noqa: BLE001 - see `decide`
         return Explanation(_error(rules, error), ())
     ordered = in_order(rules.mode, found)
     return Explanation(decision, tuple(entry.rule_id for entry in ordered))
 
 
-def _weigh_filter(rules: RuleSet, request: AccessRequest) -> Combined:
-    return combine_inside(rules.mode, *_relating(rules, request))
-
-
-def _relating(rules: RuleSet, request: AccessRequest) -> tuple[list[Entry], list[Entry]]:
+def _relating(rules: RuleSet, request: AccessRequest, at: float | None) -> tuple[Found, Found]:
     """Return the allow rules for some topic of a filter, and the rules for all of them."""
     levels, name = request.resource.segments, request.principal.name
     if request.operation is not Operation.READ:
@@ -148,24 +157,28 @@ def _relating(rules: RuleSet, request: AccessRequest) -> tuple[list[Entry], list
     if "#" in levels[:-1]:
         raise RequestInvalid("`#` is only the last level of a filter")
     entries = list(rules.index.of_principal(name, int(Operation.READ)))
-    inside = [e for e in entries if not e.denies and e.pattern.overlaps_filter(levels, name)]
-    covering = [e for e in entries if e.pattern.covers_filter(levels, name)]
-    return inside, covering
+    inside = (e for e in entries if not e.denies and e.pattern.overlaps_filter(levels, name))
+    covering = (e for e in entries if e.pattern.covers_filter(levels, name))
+    return applying(inside, at), applying(covering, at)
 
 
-def _combined(rules: RuleSet, combined: Combined) -> Decision:
+def _combined(rules: RuleSet, combined: Combined, until: float) -> Decision:
     if combined.error:
-        return Decision(Outcome.DENY, None, f"error: {combined.error}", rules.epoch)
-    return _decision(rules, combined.entry)
+        reason = f"error: {combined.error}"
+        return Decision(Outcome.DENY, None, reason, rules.epoch, valid_until=until)
+    return _decision(rules, combined.entry, until)
 
 
-def _decision(rules: RuleSet, entry: Entry | None) -> Decision:
+def _decision(rules: RuleSet, entry: Entry | None, until: float) -> Decision:
     if entry is None:
-        return Decision(Outcome.DENY, None, "no rule allows it", rules.epoch)
-    if entry.denies:
-        reason = f"denied by rule `{entry.rule_id}`"
-        return Decision(Outcome.DENY, entry.rule_id, reason, rules.epoch)
-    return Decision(Outcome.ALLOW, entry.rule_id, f"allowed by rule `{entry.rule_id}`", rules.epoch)
+        reason, rule_id, outcome = "no rule allows it", None, Outcome.DENY
+    elif entry.denies:
+        reason, rule_id = f"denied by rule `{entry.rule_id}`", entry.rule_id
+        outcome = Outcome.DENY
+    else:
+        reason, rule_id = f"allowed by rule `{entry.rule_id}`", entry.rule_id
+        outcome = Outcome.ALLOW
+    return Decision(outcome, rule_id, reason, rules.epoch, valid_until=until)
 
 
 def _error(rules: RuleSet, error: Exception) -> Decision:

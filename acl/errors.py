@@ -21,3 +21,7 @@ class RuleInvalid(AclError):  # noqa: N818 - says what is wrong, as in every roo
 
 class RequestInvalid(AclError):  # noqa: N818 - says what is wrong, as in every room
     """An access request does not ask exactly one thing; a mistake of the caller, not of a peer."""
+
+
+class ConditionInvalid(AclError):  # noqa: N818 - says what is wrong, as in every room
+    """A condition does not follow docs/grammar.md; the message says where and what to write."""

@@ -12,14 +12,16 @@ that matches is the bucket's answer, and the best answer of all buckets is the a
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from math import inf
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 from acl.persistent import PersistentMap
 from acl.shapes import Key, Shape, coarsen, fix_of, fixed_text, projector, shape_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
+    from acl.conditions import Condition
     from acl.patterns import Pattern, PrincipalPattern
 
 MAX_SHAPES_PER_CLASS: Final = 64  # more are coarsened: correct all the same
@@ -41,6 +43,9 @@ class Entry:
         denies: whether its effect is deny.
         order: smaller takes precedence.
         pattern: of the resource.
+        condition: when it applies; None: always.
+        expires_at: second since the epoch from which on it does not apply any more.
+        timed: whether it has a condition or an end.
     """
 
     rule_id: str
@@ -48,9 +53,54 @@ class Entry:
     denies: bool
     order: Order
     pattern: Pattern
+    condition: Condition | None = None
+    expires_at: float = inf
+    timed: bool = False
+
+    def applies(self, at: float | None) -> tuple[bool, float]:
+        """Say whether it applies at a moment, as far as time is concerned.
+
+        Args:
+            at: seconds since the epoch; None: not known, and then a deny applies and an allow does not.
+
+        Returns:
+            whether it does, and the moment until which that holds.
+        """
+        if not self.timed:
+            return True, inf
+        if at is None:
+            return self.denies, inf
+        if at >= self.expires_at:
+            return False, inf
+        if self.condition is None:
+            return True, self.expires_at
+        found = self.condition.weigh(at)
+        met = self.denies if found.met is None else found.met
+        return met, min(found.until, self.expires_at)
+
+
+class Found(NamedTuple):
+    """The rules that apply at a moment, or the first of them, and until when they are these."""
+
+    entries: tuple[Entry, ...]
+    until: float
 
 
 Bucket = tuple[Entry, ...]
+
+
+def applying(entries: Iterable[Entry], at: float | None) -> Found:
+    """Return those of some entries that apply at a moment."""
+    found: list[Entry] = []
+    until = inf
+    for entry in entries:
+        if entry.timed:
+            applies, ends = entry.applies(at)
+            until = min(until, ends)
+            if not applies:
+                continue
+        found.append(entry)
+    return Found(tuple(found), until)
 
 
 class PrincipalTable(Generic[T]):
@@ -205,15 +255,22 @@ class RuleIndex:
             classes.with_value(principal, left) if left.tables else classes.without(principal)
         )
 
-    def best(self, name: str, path: Key, operation: int) -> Entry | None:
-        """Return the entry that takes precedence among all that match, or None.
+    def best(
+        self, name: str, path: Key, operation: int, at: float | None = None
+    ) -> tuple[Entry | None, float]:
+        """Return the entry that takes precedence among all that match and apply, or None.
 
         Args:
             name: of the principal.
             path: of the resource, kind first.
             operation: one bit.
+            at: seconds since the epoch; None: not known.
+
+        Returns:
+            the entry, and the moment until which it is this one.
         """
         best: Entry | None = None
+        until = inf
         length = len(path)
         for found in self.classes.matching(name):
             for table in found.tables:
@@ -221,22 +278,30 @@ class RuleIndex:
                     continue
                 for entry in table.buckets.get(table.project(path, name), ()):
                     if entry.mask & operation and entry.pattern.matches(path, name):
+                        if entry.timed:
+                            applies, ends = entry.applies(at)
+                            until = min(until, ends)
+                            if not applies:
+                                continue
                         if best is None or entry.order < best.order:
                             best = entry
                         break
-        return best
+        return best, until
 
-    def applicable(self, name: str, path: Key, operation: int) -> list[Entry]:
-        """Return all entries that match; arguments as for `best`."""
+    def applicable(self, name: str, path: Key, operation: int, at: float | None = None) -> Found:
+        """Return all entries that match and apply; arguments as for `best`."""
         length = len(path)
-        return [
-            entry
-            for found in self.classes.matching(name)
-            for table in found.tables
-            if table.shape.admits(length)
-            for entry in table.buckets.get(table.project(path, name), ())
-            if entry.mask & operation and entry.pattern.matches(path, name)
-        ]
+        return applying(
+            (
+                entry
+                for found in self.classes.matching(name)
+                for table in found.tables
+                if table.shape.admits(length)
+                for entry in table.buckets.get(table.project(path, name), ())
+                if entry.mask & operation and entry.pattern.matches(path, name)
+            ),
+            at,
+        )
 
     def by_principal(self) -> Iterator[tuple[PrincipalPattern, Iterator[Entry]]]:
         """Yield every principal pattern with its entries."""

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Final, Self
 
 from acl.combine import Combination
+from acl.conditions import parse_condition
 from acl.errors import RuleInvalid
 from acl.index import Entry, RuleIndex
 from acl.model import Effect, Operation
@@ -31,8 +33,11 @@ if TYPE_CHECKING:
 MAX_RULE_ID_CHARACTERS: Final = 128  # goes into every log line and metric exemplar
 MAX_RULE_NAME_CHARACTERS: Final = 255
 MAX_RULE_DESCRIPTION_CHARACTERS: Final = 4096
+MAX_TAGS: Final = 16
+MAX_MOMENT_S: Final = 253_402_300_800  # the year 10000
 MAX_RULE_PRIORITY: Final = 1_000_000  # of either sign; leaves room between any two
 
+_TAG: Final = re.compile(r"[A-Za-z0-9._:/-]{1,64}")
 _RULE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]*")
 
 
@@ -50,6 +55,9 @@ class AclRule:
         name: for people, at most 255 characters.
         description: for people, at most 4096 characters.
         enabled: a disabled rule is kept but takes no part in any decision.
+        condition: when it applies (docs/grammar.md); empty: always.
+        expires_at: second since the epoch from which on it does not apply any more; None: never.
+        tags: words to find it by, at most 16 of at most 64 characters.
 
     Raises:
         AclError: what is wrong with it, and what to write.
@@ -64,6 +72,9 @@ class AclRule:
     name: str = ""
     description: str = ""
     enabled: bool = True
+    condition: str = ""
+    expires_at: float | None = None
+    tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.verify()
@@ -95,6 +106,14 @@ class AclRule:
                 f"rule `{self.id}`: at most {MAX_RULE_NAME_CHARACTERS} characters of name and"
                 f" {MAX_RULE_DESCRIPTION_CHARACTERS} of description"
             )
+        if self.expires_at is not None and not 0 <= self.expires_at < MAX_MOMENT_S:
+            raise RuleInvalid(f"rule `{self.id}`: `{self.expires_at}` is no moment it could end at")
+        if len(self.tags) > MAX_TAGS or not all(map(_TAG.fullmatch, self.tags)):
+            raise RuleInvalid(
+                f"rule `{self.id}`: at most {MAX_TAGS} tags, each of 1 to 64 letters, digits or `._:/-`"
+            )
+        if self.condition:
+            parse_condition(self.condition)
         return parse_principal_pattern(self.principal), parse_pattern(self.resource)
 
 
@@ -222,5 +241,14 @@ def _compiled(rule: AclRule) -> tuple[PrincipalPattern, Entry]:
         rule.id,
     )
     mask = int(rule.operations)
-    entry = Entry(rule_id=rule.id, mask=mask, denies=denies, order=order, pattern=pattern)
+    entry = Entry(
+        rule_id=rule.id,
+        mask=mask,
+        denies=denies,
+        order=order,
+        pattern=pattern,
+        condition=parse_condition(rule.condition) if rule.condition else None,
+        expires_at=inf if rule.expires_at is None else rule.expires_at,
+        timed=bool(rule.condition) or rule.expires_at is not None,
+    )
     return principal, entry

@@ -15,6 +15,7 @@ from acl.combine import Combination, in_order
 from acl.decide import decide
 from acl.errors import NameInvalid, RequestInvalid
 from acl.globs import OWNER
+from acl.index import applying
 from acl.model import AccessRequest, Operation, Principal, verify_principal_name
 
 if TYPE_CHECKING:
@@ -58,13 +59,16 @@ class _Row:
     name: str | None  # the only name it applies to, if there is only one
 
 
-def who_can(rules: RuleSet, operation: Operation, resource: Resource) -> tuple[Grant, ...]:
+def who_can(
+    rules: RuleSet, operation: Operation, resource: Resource, at: float | None = None
+) -> tuple[Grant, ...]:
     """Say who may do one operation on one resource, by name or pattern of names.
 
     Args:
         rules: the snapshot to read.
         operation: one.
         resource: no filter.
+        at: seconds since the epoch; None: not known, see `acl.decide.decide`.
 
     Returns:
         ordered by principal, names before patterns.
@@ -72,12 +76,14 @@ def who_can(rules: RuleSet, operation: Operation, resource: Resource) -> tuple[G
     Raises:
         RequestInvalid: a segment is too long for a rule that may have a name anywhere in it.
     """
-    rows = list(_rows(rules, int(operation), resource.path))
+    rows = list(_rows(rules, int(operation), resource.path, at))
     named = {row.name for row in rows if row.name is not None}
     found = [
         Grant(name, resource.text, operation, decision.rule_id or "")
         for name in sorted(named)
-        if (decision := decide(rules, AccessRequest(Principal(name), operation, resource))).allowed
+        if (
+            decision := decide(rules, AccessRequest(Principal(name), operation, resource), at)
+        ).allowed
     ]
     wide = [row for row in rows if row.name is None and not row.entry.denies]
     for row in sorted(wide, key=lambda row: (row.principal.text, row.entry.rule_id)):
@@ -92,10 +98,10 @@ def who_can(rules: RuleSet, operation: Operation, resource: Resource) -> tuple[G
     return tuple(found)
 
 
-def _rows(rules: RuleSet, operation: int, path: Sequence[str]) -> Iterator[_Row]:
+def _rows(rules: RuleSet, operation: int, path: Sequence[str], at: float | None) -> Iterator[_Row]:
     for principal, entries in rules.index.by_principal():
         for entry in entries:
-            if not entry.mask & operation:
+            if not entry.mask & operation or not entry.applies(at)[0]:
                 continue
             pattern = entry.pattern
             if not pattern.has_owner:
@@ -165,14 +171,19 @@ def _against(mode: Combination, allow: Entry, others: Iterable[Entry]) -> list[E
             return in_order(mode, others)
 
 
-def what_can(rules: RuleSet, principal: Principal) -> tuple[Grant, ...]:
+def what_can(rules: RuleSet, principal: Principal, at: float | None = None) -> tuple[Grant, ...]:
     """Say what one principal may do, by patterns of resources with its name in place of `{principal}`.
+
+    Args:
+        rules: the snapshot to read.
+        principal: who.
+        at: as for `who_can`.
 
     Returns:
         ordered by resource, then by rule.
     """
     name = principal.name
-    entries = list(rules.index.of_principal(name, int(Operation.ALL)))
+    entries = applying(rules.index.of_principal(name, int(Operation.ALL)), at).entries
     found: list[Grant] = []
     for entry in entries:
         if entry.denies:

@@ -232,6 +232,7 @@ class Broker:
             on_policy=self._guard.on_policy,
             on_contact=self._guard.on_contact,
             jitter=random.random,
+            clock=wall_clock,
             trusts_for_s=config.stale_after_s,
             timing=LinkTiming(stale_after_s=stale_after_s),
         )

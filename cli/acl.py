@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,6 +31,9 @@ app = typer.Typer(help="See, change and try the policy.", no_args_is_help=True)
 EXIT_DENIED = 1
 
 COLUMNS = ("id", "principal", "operations", "resource", "effect", "priority", "description")
+
+
+MOMENT_FORMATS = ["%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d"]
 
 
 class Effects(StrEnum):
@@ -81,6 +85,17 @@ def add_rule(
     rule_id: Annotated[str, typer.Option("--id", help="its name; made up when left out")] = "",
     priority: Annotated[int, typer.Option(help="which rule is named first as the reason")] = 0,
     description: Annotated[str, typer.Option(help="for people")] = "",
+    condition: Annotated[
+        str,
+        typer.Option(help="when it applies, e.g. 'time in \"Mon-Fri 08:00-18:00 Europe/Berlin\"'"),
+    ] = "",
+    expires: Annotated[
+        datetime | None,
+        typer.Option(formats=MOMENT_FORMATS, help="from then on it applies no more (UTC)"),
+    ] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(help="a word to find it by; may be repeated")
+    ] = None,
     folder: FolderOption = None,
     api: ApiOption = None,
     ca: CaOption = None,
@@ -96,6 +111,9 @@ def add_rule(
         effect=effect.value,
         priority=priority,
         description=description,
+        condition=condition,
+        expires_at=None if expires is None else _moment(expires),
+        tags=tuple(tag or ()),
     )
     change = admin_client(folder, api=api, ca=ca, cert=cert, key=key).add_rule(draft)
     typer.echo(told("added", change))
@@ -141,6 +159,12 @@ def update_rule(
     effect: Annotated[Effects | None, typer.Option(help="the new effect")] = None,
     priority: Annotated[int | None, typer.Option(help="the new priority")] = None,
     description: Annotated[str | None, typer.Option(help="for people")] = None,
+    condition: Annotated[
+        str | None, typer.Option(help="the new condition; an empty one: none")
+    ] = None,
+    expires: Annotated[
+        datetime | None, typer.Option(formats=MOMENT_FORMATS, help="the new end (UTC)")
+    ] = None,
     folder: FolderOption = None,
     api: ApiOption = None,
     ca: CaOption = None,
@@ -155,6 +179,8 @@ def update_rule(
         "effect": None if effect is None else effect.value,
         "priority": priority,
         "description": description,
+        "condition": condition,
+        "expires_at": None if expires is None else _moment(expires),
     }
     changes = {field: value for field, value in asked.items() if value is not None}
     if not changes:
@@ -194,7 +220,7 @@ def disable_rule(
 
 
 def _replace(
-    client: AdminClient, rule_id: str, changes: Mapping[str, str | int | bool]
+    client: AdminClient, rule_id: str, changes: Mapping[str, str | float | bool]
 ) -> ChangeDocument:
     """Replace fields of a rule, if nobody changes the policy meanwhile."""
     epoch = client.status().epoch
@@ -209,6 +235,10 @@ def try_access(
     principal: Annotated[str, typer.Option(help="a principal's name")],
     operation: Annotated[str, typer.Option(help="one operation, e.g. `write`")],
     resource: Annotated[str, typer.Option(help="e.g. `topic.telemetry.cpu`")],
+    at: Annotated[
+        datetime | None,
+        typer.Option(formats=MOMENT_FORMATS, help="a moment to try it at (UTC); now if left out"),
+    ] = None,
     folder: FolderOption = None,
     api: ApiOption = None,
     ca: CaOption = None,
@@ -217,9 +247,12 @@ def try_access(
 ) -> None:
     """Say what would be decided and why; exit code 0: allowed, 1: denied."""
     client = admin_client(folder, api=api, ca=ca, cert=cert, key=key)
-    decision = client.test(principal, operation, resource)
+    decision = client.test(principal, operation, resource, at=None if at is None else _moment(at))
     rule = f"by rule `{decision.rule_id}`" if decision.rule_id else "by no rule"
     typer.echo(f"{decision.outcome} {rule}: {decision.reason} (epoch {decision.epoch})")
+    if decision.valid_until is not None:
+        until = datetime.fromtimestamp(decision.valid_until, UTC)
+        typer.echo(f"it may be decided otherwise from {until:%Y-%m-%d %H:%M:%S} UTC on")
     if decision.losing:
         others = ", ".join(f"`{rule_id}`" for rule_id in decision.losing)
         typer.echo(f"these apply too, and do not decide ({decision.mode}): {others}")
@@ -302,6 +335,11 @@ def set_mode(
         typer.echo(client.status().mode)
         return
     typer.echo(told("set", client.set_mode(mode.value), f"mode `{mode.value}`"))
+
+
+def _moment(written: datetime) -> float:
+    """What an option without a zone means: UTC."""
+    return written.replace(tzinfo=UTC).timestamp()
 
 
 def told(what: str, change: ChangeDocument, whom: str = "") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -119,7 +120,7 @@ def _planned(client: AdminClient, file: Path, *, keep: bool) -> Plan:
     policy = load_policy(file)
     rules, mode, epoch = _current(client)
     found = plan_of(policy, rules, mode=mode, epoch=epoch, keep=keep)
-    failures = failures_of(policy, found, rules)
+    failures = failures_of(policy, found, rules, now=datetime.now(UTC).timestamp())
     if failures:
         raise CommandFailed(
             f"{len(failures)} of {len(policy.tests)} tests of `{file}` fail", details=failures

@@ -32,6 +32,15 @@ if TYPE_CHECKING:
     from controller.config import PolicyTest
 
 FIELDS = RuleDraft.__struct_fields__
+DEFAULTS: dict[str, object] = {
+    "priority": 0,
+    "name": "",
+    "description": "",
+    "enabled": True,
+    "condition": "",
+    "expires_at": None,
+    "tags": (),
+}
 HEADER = """\
 # A policy of Stockade: `stockade acl plan FILE` shows what it would change, `stockade acl apply FILE` makes it so.
 # Tests that fail keep it from being applied: [[tests]] with principal, operation, resource and expect.
@@ -155,13 +164,16 @@ def _normal(rule: RuleDraft) -> RuleDraft:
     return msgspec.structs.replace(as_written(rule), operations=operations)
 
 
-def failures_of(policy: PolicyFile, plan: Plan, current: Iterable[RuleDraft]) -> list[str]:
+def failures_of(
+    policy: PolicyFile, plan: Plan, current: Iterable[RuleDraft], *, now: float
+) -> list[str]:
     """Run the file's tests against the policy as it would be.
 
     Args:
         policy: the file.
         plan: of that file.
         current: the rules in force, with which it was made.
+        now: seconds since the epoch.
 
     Returns:
         a sentence for each test that fails.
@@ -175,7 +187,9 @@ def failures_of(policy: PolicyFile, plan: Plan, current: Iterable[RuleDraft]) ->
     rules = RuleSet(map(rule_of, after.values()), mode=Combination(plan.mode))
     found: list[str] = []
     for number, test in enumerate(policy.tests, 1):
-        decision = decide(rules, _request_of(test, number))
+        decision = decide(
+            rules, _request_of(test, number), now if test.at is None else test.at.timestamp()
+        )
         rule = decision.rule_id or ""
         if decision.outcome.value != test.expect or (test.rule and test.rule != rule):
             wanted = test.expect + (f" by `{test.rule}`" if test.rule else "")
@@ -203,11 +217,10 @@ def render_rules(rules: Sequence[RuleDraft], mode: str) -> str:
     blocks = [HEADER, f"\nmode = {render_value(mode)}\n"]
     for rule in rules:
         shown = {field: getattr(rule, field) for field in FIELDS}
-        defaults = {"priority": 0, "name": "", "description": "", "enabled": True}
         lines = [
             f"{field} = {render_value(value)}"
             for field, value in shown.items()
-            if field not in defaults or defaults[field] != value
+            if field not in DEFAULTS or DEFAULTS[field] != value
         ]
         blocks.append("\n[[rules]]\n" + "\n".join(lines) + "\n")
     return "".join(blocks)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-Value = str | int | bool | tuple[str, ...]
+Value = str | int | float | bool | tuple[str, ...]
 
 # TOML 1.0, "Basic string": these have short escapes, every other control character is \uXXXX
 SHORT_ESCAPES = {
@@ -32,10 +32,10 @@ def _escaped(character: str) -> str:
 
 
 def render_value(value: Value) -> str:
-    """One value: a basic string, an integer, a boolean or a list of strings."""
+    """One value: a basic string, a number, a boolean or a list of strings."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int):
+    if isinstance(value, int | float):
         return str(value)
     if isinstance(value, str):
         return '"' + "".join(map(_escaped, value)) + '"'

@@ -107,15 +107,18 @@ class AdminClient:
         """
         return self._exchange("GET", f"/v1/acl/rules/{quote(rule_id, safe='')}", None, RuleRecord)
 
-    def test(self, principal: str, operation: str, resource: str) -> DecisionDocument:
+    def test(
+        self, principal: str, operation: str, resource: str, *, at: float | None = None
+    ) -> DecisionDocument:
         """Return what would be decided.
 
         Args:
             principal: a name.
             operation: one operation, e.g. `write`.
             resource: a resource's text, e.g. `topic.telemetry.cpu`.
+            at: seconds since the epoch; None: now.
         """
-        request = AccessQuestion(principal=principal, operation=operation, resource=resource)
+        request = AccessQuestion(principal=principal, operation=operation, resource=resource, at=at)
         body = msgspec.json.encode(request)
         return self._exchange("POST", "/v1/acl/test", body, DecisionDocument)
 

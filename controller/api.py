@@ -10,12 +10,14 @@ Rules of this file:
 from __future__ import annotations
 
 from http import HTTPStatus
+from math import inf
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import structlog
 import trio
 
+from acl.conditions import zones_of
 from acl.errors import AclError, RequestInvalid
 from acl.model import (
     AccessRequest,
@@ -26,6 +28,7 @@ from acl.model import (
     parse_operations,
     text_of,
 )
+from acl.moments import is_known_zone
 from acl.survey import what_can, who_can
 from certs.errors import CertificateInvalid
 from certs.verify import verify_peer
@@ -265,7 +268,7 @@ class AdminApi:
             )
         except AclError as error:
             raise RequestRefused(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
-        explained = self._authority.explain(asked)
+        explained = self._authority.explain(asked, question.at)
         decision = explained.decision
         return json_response(
             DecisionDocument(
@@ -274,6 +277,7 @@ class AdminApi:
                 reason=decision.reason,
                 epoch=decision.epoch,
                 id=decision.id,
+                valid_until=None if decision.valid_until == inf else decision.valid_until,
                 losing=tuple(each for each in explained.applicable if each != decision.rule_id),
                 mode=self._authority.rules.mode.value,
             )
@@ -290,7 +294,7 @@ class AdminApi:
                 raise RequestInvalid(f"`{resource.text}` is a filter: ask about one topic")
         except AclError as error:
             raise RequestRefused(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
-        return await self._survey(lambda rules: who_can(rules, operation, resource))
+        return await self._survey(lambda rules: who_can(rules, operation, resource, self._clock()))
 
     async def _what_can(self, request: Request, principal: Principal) -> Response:
         self._gate.verify_allowed(principal, Operation.DESCRIBE, RULES)
@@ -298,7 +302,7 @@ class AdminApi:
             asked = Principal(request.query.get("principal", ""))
         except AclError as error:
             raise RequestRefused(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
-        return await self._survey(lambda rules: what_can(rules, asked))
+        return await self._survey(lambda rules: what_can(rules, asked, self._clock()))
 
     async def _survey(self, look: Callable[[RuleSet], tuple[Grant, ...]]) -> Response:
         """Read all rules, in a thread: that takes a second for 100,000."""
@@ -336,6 +340,7 @@ class AdminApi:
         permit = self._gate.verify_allowed(principal, Operation.CREATE, RULES)
         key = self._request_id(request)
         draft = _parse_body(request, RuleDraft)
+        _verify_zones((draft,))
         change = self._authority.add_rule(draft, by=principal.name, request_id=key)
         return await self._finish(change, key, permit, "acl.rule_added")
 
@@ -353,6 +358,7 @@ class AdminApi:
         self._gate.verify_allowed(principal, Operation.DELETE, RULES)
         key = self._request_id(request)
         revision = _parse_body(request, Revision)
+        _verify_zones(revision.put)
         details = {
             "put": _listed([draft.id for draft in revision.put]),
             "deleted": _listed(revision.delete),
@@ -408,6 +414,20 @@ class AdminApi:
                 f"`Idempotency-Key` has 1 to {MAX_REQUEST_ID_CHARACTERS} printable ASCII characters",
             )
         return key
+
+
+def _verify_zones(drafts: Sequence[RuleDraft]) -> None:
+    """Refuse time zones nobody here knows; the log takes them, because members may know different ones."""
+    for draft in drafts:
+        try:
+            unknown = [zone for zone in zones_of(draft.condition) if not is_known_zone(zone)]
+        except AclError as error:
+            raise RequestRefused(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
+        if unknown:
+            raise RequestRefused(
+                HTTPStatus.UNPROCESSABLE_ENTITY,
+                f"rule `{draft.id}`: there is no time zone `{unknown[0]}`: write one as in the tz database",
+            )
 
 
 def _listed(rule_ids: Sequence[str]) -> str:

@@ -91,17 +91,23 @@ class PolicyAuthority:
 
     def decide(self, request: AccessRequest) -> Decision:
         """Decide one request by the rules now. Never raises."""
-        return replace(decide(self._state.rules, request), id=self._decision_id())
+        decision = decide(self._state.rules, request, self._clock())
+        return replace(decision, id=self._decision_id())
 
-    def explain(self, request: AccessRequest) -> Explanation:
-        """Decide one request by the rules now, and name all that apply. Never raises."""
-        found = explain(self._state.rules, request)
+    def explain(self, request: AccessRequest, at: float | None = None) -> Explanation:
+        """Decide one request by the rules now, and name all that apply. Never raises.
+
+        Args:
+            request: what is asked.
+            at: seconds since the epoch; None: now.
+        """
+        found = explain(self._state.rules, request, self._clock() if at is None else at)
         return replace(found, decision=replace(found.decision, id=self._decision_id()))
 
     def decide_question(self, rules: RuleSet, question: Question) -> Decision:
         """Decide a question of a broker by the given snapshot. Never raises: what cannot be read is denied."""
         try:
-            decision = decide(rules, verify_request(question))
+            decision = decide(rules, verify_request(question), self._clock())
         except AclError as error:
             decision = Decision(Outcome.DENY, None, f"error in the question: {error}", rules.epoch)
         return replace(decision, id=self._decision_id())

@@ -30,6 +30,9 @@ class RuleDraft(
         name: for people.
         description: for people.
         enabled: a disabled rule is kept but takes no part in any decision.
+        condition: when it applies; empty: always.
+        expires_at: second since the epoch from which on it does not apply any more; None: never.
+        tags: words to find it by.
     """
 
     id: str = ""
@@ -41,6 +44,9 @@ class RuleDraft(
     name: str = ""
     description: str = ""
     enabled: bool = True
+    condition: str = ""
+    expires_at: float | None = None
+    tags: tuple[str, ...] = ()
 
 
 class RuleRecord(RuleDraft, frozen=True, kw_only=True, omit_defaults=True):
@@ -75,6 +81,9 @@ def as_written(rule: RuleDraft) -> RuleDraft:
         name=rule.name,
         description=rule.description,
         enabled=rule.enabled,
+        condition=rule.condition,
+        expires_at=rule.expires_at,
+        tags=rule.tags,
     )
 
 

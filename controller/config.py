@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -70,6 +71,7 @@ class PolicyTest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         resource: a resource's text.
         expect: what is to be decided.
         rule: id of the rule that is to decide it; empty: whichever.
+        at: the moment to decide at, with an offset; None: when it is run.
         description: for people.
     """
 
@@ -78,6 +80,7 @@ class PolicyTest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     resource: str
     expect: Literal["allow", "deny"]
     rule: str = ""
+    at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
     description: str = ""
 
 

@@ -58,11 +58,12 @@ class ChangeDocument(_Document, frozen=True, kw_only=True):
 
 
 class AccessQuestion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A question to try the policy with."""
+    """A question to try the policy with; `at`, in seconds since the epoch, is now unless given."""
 
     principal: str
     operation: str
     resource: str
+    at: float | None = None
 
 
 class DecisionDocument(_Document, frozen=True, kw_only=True):
@@ -74,6 +75,7 @@ class DecisionDocument(_Document, frozen=True, kw_only=True):
         reason: why.
         epoch: of the policy.
         id: of this answer.
+        valid_until: second since the epoch after which it may be another without a change of the policy; None: never.
         losing: other rules that apply, in the order in which they take precedence.
         mode: the combination mode by which one of them decides.
     """
@@ -83,6 +85,7 @@ class DecisionDocument(_Document, frozen=True, kw_only=True):
     reason: str
     epoch: int
     id: str
+    valid_until: float | None = None
     losing: tuple[str, ...] = ()
     mode: str = ""
 

@@ -131,6 +131,7 @@ class ControllerLink:
         on_policy: Callable[[PolicyUpdate], None],
         on_contact: Callable[[bool, str], None],
         jitter: Callable[[], float],
+        clock: Callable[[], float],
         timing: LinkTiming | None = None,
         trusts_for_s: float | None = None,
     ) -> None:
@@ -146,6 +147,7 @@ class ControllerLink:
             on_policy: takes a policy over; must be quick and must not raise.
             on_contact: told when contact is won (True, "") and lost (False, reason); called with False at the start.
             jitter: a random number from 0 to 1, for the pauses.
+            clock: seconds since the epoch, for decisions that end by themselves.
             timing: seconds.
             trusts_for_s: how long after its last proof of freshness this broker may still decide by its policy, at
                 least `timing.stale_after_s` (the default); told to the controller, which counts on it.
@@ -158,6 +160,7 @@ class ControllerLink:
         self._trust_domain = trust_domain
         self._on_policy = on_policy
         self._jitter = jitter
+        self._clock = clock
         self._timing = timing or LinkTiming()
         self._trusts_for_s = trusts_for_s or self._timing.stale_after_s
         self._log = structlog.get_logger("stockade.controller.link")
@@ -201,13 +204,15 @@ class ControllerLink:
         """
         parts = tuple(split_questions(question_of(request) for request in requests))
         for _ in range(MAX_SPLIT_ATTEMPTS):
+            asked_at = self._clock()
             answers = [await self._ask_part(part) for part in parts]
             epochs = {answer.epoch for answer in answers} or {self._epoch}
             if len(epochs) == 1:
                 [epoch] = epochs
                 verdicts = (verdict for answer in answers for verdict in answer.verdicts)
                 return Answers(
-                    epoch=epoch, decisions=tuple(decision_of(v, epoch) for v in verdicts)
+                    epoch=epoch,
+                    decisions=tuple(decision_of(v, epoch, asked_at) for v in verdicts),
                 )
         raise ControllerUnavailable("the policy changes faster than the questions are answered")
 

@@ -233,7 +233,8 @@ class BrokerServer:
         rules = self._authority.rules
         verdicts: list[Verdict] = []
         for count, question in enumerate(ask.questions, 1):
-            verdicts.append(verdict_of(self._authority.decide_question(rules, question)))
+            decision = self._authority.decide_question(rules, question)
+            verdicts.append(verdict_of(decision, self._clock()))
             if count % DECISIONS_PER_TURN == 0:
                 await trio.lowlevel.checkpoint()
         answer = Answer(number=ask.number, epoch=rules.epoch, verdicts=tuple(verdicts))

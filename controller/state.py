@@ -107,6 +107,9 @@ def rule_of(draft: RuleDraft) -> AclRule:
         name=draft.name,
         description=draft.description,
         enabled=draft.enabled,
+        condition=draft.condition,
+        expires_at=draft.expires_at,
+        tags=draft.tags,
     )
 
 
@@ -134,6 +137,9 @@ def _record_of(draft: RuleDraft, rule: AclRule, command: Command, epoch: int) ->
         name=draft.name,
         description=draft.description,
         enabled=rule.enabled,
+        condition=rule.condition,
+        expires_at=rule.expires_at,
+        tags=rule.tags,
         created_at=command.at,
         created_by=command.by,
         created_epoch=epoch,

@@ -11,6 +11,7 @@ Rules of this file: a field is added at the end, with a default; anything else i
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -32,6 +33,9 @@ MAX_FRAME_BYTES = 4 << 20
 # Where a list of questions or grants is split; one item more is at most 128 KiB (two MQTT strings).
 SPLIT_BYTES = 512 << 10
 # Reasons are for people; longer ones are cut.
+MAX_VALID_S = (
+    60.0  # a decision that ends by itself is asked again after that, in case a clock was set
+)
 MAX_REASON_CHARACTERS = 512
 MAX_BROKER_ID_CHARACTERS = 64
 # The longest a broker may be configured to go on without contact.
@@ -55,12 +59,17 @@ class Question(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, array_like=True):
-    """One decision; the epoch is that of the answer it is in."""
+    """One decision; the epoch is that of the answer it is in.
+
+    `valid_s`: seconds, from when it was asked, after which it is to be asked again; None: only a change of policy ends it.
+    Not a moment, because the clocks of two machines differ.
+    """
 
     allowed: bool
     rule_id: str | None
     reason: str
     id: str
+    valid_s: float | None = None
 
 
 class Hello(_Message, frozen=True, array_like=True, tag="hello"):
@@ -165,23 +174,38 @@ def verify_request(question: Question) -> AccessRequest:
         raise AclError(str(error)) from error
 
 
-def verdict_of(decision: Decision) -> Verdict:
-    """Return a decision as it travels."""
+def verdict_of(decision: Decision, now: float) -> Verdict:
+    """Return a decision as it travels.
+
+    Args:
+        decision: which.
+        now: seconds since the epoch, on the clock of its `valid_until`.
+    """
+    ends = decision.valid_until != inf
     return Verdict(
         allowed=decision.allowed,
         rule_id=decision.rule_id,
         reason=decision.reason[:MAX_REASON_CHARACTERS],
         id=decision.id,
+        valid_s=max(decision.valid_until - now, 0.0) if ends else None,
     )
 
 
-def decision_of(verdict: Verdict, epoch: int) -> Decision:
-    """Return the decision a verdict stands for."""
+def decision_of(verdict: Verdict, epoch: int, asked_at: float) -> Decision:
+    """Return the decision a verdict stands for.
+
+    Args:
+        verdict: which.
+        epoch: of the answer it is in.
+        asked_at: when it was asked for, seconds since the epoch on the clock of who asked.
+    """
+    valid_s = inf if verdict.valid_s is None else min(verdict.valid_s, MAX_VALID_S)
     return Decision(
         outcome=Outcome.ALLOW if verdict.allowed else Outcome.DENY,
         rule_id=verdict.rule_id,
         reason=verdict.reason,
         epoch=epoch,
+        valid_until=asked_at + valid_s,
         id=verdict.id,
     )
 

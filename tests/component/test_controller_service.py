@@ -122,6 +122,7 @@ class Broker:
             trust_domain=site.pki.trust_domain,
             on_policy=self.updates.append,
             on_contact=lambda here, reason: self.contacts.append((here, reason)),
+            clock=lambda: 0.0,
             jitter=lambda: 0.5,
             timing=IMPATIENT,
         )
@@ -253,7 +254,7 @@ async def test_client_without_a_rule_gets_a_403_that_says_why(
             "exists",
         ),
         (
-            RuleDraft(principal="a", resource="topic." + "x" * 70_000, operations="read"),
+            RuleDraft(principal="a", resource="topic." + "x" * 300_000, operations="read"),
             413,
             "body",
         ),

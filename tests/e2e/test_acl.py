@@ -212,3 +212,25 @@ def test_rule_is_changed_in_one_step(own: Running) -> None:
     assert ask(own, *question).returncode == 0
     assert "nothing to change" in acl(own, "update", rule).stderr
     assert "no rule `none`" in acl(own, "info", "none").stderr
+
+
+def test_rule_applies_at_its_time_and_until_its_end(own: Running) -> None:
+    question = ("viewer", "read", "topic.office.door")
+    office = ("--principal", "viewer", "--operations", "read", "--resource", "topic.office.**")
+    added = acl(
+        own, "add", "--id", "office", *office, "--tag", "building",
+        "--condition", 'time in "Mon-Fri 08:00-18:00 Europe/Berlin"',
+        "--expires", "2037-01-01",
+    )  # fmt: skip
+    assert added.returncode == 0, added.stderr
+    test = ("test", "--principal", question[0], "--operation", question[1])
+    works = acl(own, *test, "--resource", question[2], "--at", "2026-07-06T10:00")
+    assert works.returncode == 0, works.stdout
+    assert "from 2026-07-06 16:00:00 UTC on" in works.stdout
+    assert acl(own, *test, "--resource", question[2], "--at", "2026-07-05T10:00").returncode == 1
+    assert acl(own, *test, "--resource", question[2], "--at", "2037-01-05T10:00").returncode == 1
+    for wrong, complaint in (("time", "needs `in`"), ('time in "Mon Moon/Sea"', "no time zone")):
+        refused = acl(own, "add", "--id", "wrong", *office, "--condition", wrong)
+        assert refused.returncode == 1
+        assert complaint in refused.stderr
+    assert acl(own, "delete", "office").returncode == 0

@@ -18,6 +18,9 @@ def a_rule(
     effect: str = "allow",
     priority: int = 0,
     enabled: bool = True,
+    condition: str = "",
+    expires_at: float | None = None,
+    tags: tuple[str, ...] = (),
 ) -> AclRule:
     return AclRule(
         id=rule_id,
@@ -27,6 +30,9 @@ def a_rule(
         effect=Effect(effect),
         priority=priority,
         enabled=enabled,
+        condition=condition,
+        expires_at=expires_at,
+        tags=tags,
     )
 
 

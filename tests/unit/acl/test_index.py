@@ -43,14 +43,14 @@ def test_index_names_the_entry_that_takes_precedence() -> None:
     index = index.with_entry(sensor, an_entry("narrow", "topic.a.b"))
     index = index.with_entry(sensor, an_entry("first", "topic.a.*", priority=1))
     index = index.with_entry(anybody, an_entry("no", "topic.x.**", denies=True))
-    best = index.best("sensor", ("topic", "a", "b"), READ)
+    best = index.best("sensor", ("topic", "a", "b"), READ)[0]
     assert best is not None
     assert best.rule_id == "first"
-    denied = index.best("sensor", ("topic", "x", "b"), READ)
+    denied = index.best("sensor", ("topic", "x", "b"), READ)[0]
     assert denied is not None
     assert denied.denies
-    assert index.best("sensor", ("kernel", "a"), READ) is None
-    assert index.best("sensor", ("topic", "a", "b"), int(Operation.WRITE)) is None
+    assert index.best("sensor", ("kernel", "a"), READ)[0] is None
+    assert index.best("sensor", ("topic", "a", "b"), int(Operation.WRITE))[0] is None
     assert {entry.rule_id for entry in index.of_principal("viewer", READ)} == {"wide", "no"}
 
 
@@ -59,9 +59,9 @@ def test_index_without_an_entry_is_as_before_it_came() -> None:
     entry, twin = an_entry("a", "topic.a"), an_entry("b", "topic.a")
     index = RuleIndex.empty().with_entry(anybody, entry).with_entry(anybody, twin)
     left = index.without_entry(anybody, entry)
-    assert left.best("x", ("topic", "a"), READ) is twin
-    assert left.without_entry(anybody, twin).best("x", ("topic", "a"), READ) is None
-    assert index.best("x", ("topic", "a"), READ) is entry
+    assert left.best("x", ("topic", "a"), READ)[0] is twin
+    assert left.without_entry(anybody, twin).best("x", ("topic", "a"), READ)[0] is None
+    assert index.best("x", ("topic", "a"), READ)[0] is entry
     with pytest.raises(KeyError):
         left.without_entry(anybody, entry)
     with pytest.raises(KeyError):
@@ -82,10 +82,10 @@ def test_index_with_more_shapes_than_its_bound_still_answers_right() -> None:
     assert len(found.tables) <= MAX_SHAPES_PER_CLASS + MAX_COARSE_LITERALS + 1
     for mask in range(128):
         path = ("topic", *("a" if mask >> bit & 1 else "b" for bit in range(7)))
-        best = index.best("x", path, READ)
+        best = index.best("x", path, READ)[0]
         expected = min((e for e in entries if e.pattern.matches(path)), key=lambda e: e.order)
         assert best is expected
     for entry in entries:
         index = index.without_entry(anybody, entry)
-    assert index.best("x", ("topic", *"aaaaaaa"), READ) is None
+    assert index.best("x", ("topic", *"aaaaaaa"), READ)[0] is None
     assert index.classes.matching("x") == []

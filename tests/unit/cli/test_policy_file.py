@@ -97,7 +97,7 @@ def test_tests_are_decided_by_the_policy_as_it_would_be() -> None:
         ),
     )
     plan = plan_of(policy, [OLD], mode="deny-overrides", epoch=1, keep=False)
-    assert failures_of(policy, plan, [OLD]) == [
+    assert failures_of(policy, plan, [OLD], now=0.0) == [
         "test 3: viewer read topic.a.b: allow was expected, deny by `denies` is what it would be",
         "test 4: viewer read topic.x: deny by `denies` was expected, deny is what it would be",
     ]

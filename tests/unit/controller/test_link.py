@@ -29,6 +29,7 @@ def build(port: int, pki: TestPki, contacts: list[tuple[bool, str]]) -> Controll
         trust_domain=pki.trust_domain,
         on_policy=lambda _update: None,
         on_contact=lambda here, reason: contacts.append((here, reason)),
+        clock=lambda: 0.0,
         jitter=lambda: 0.0,
         timing=LinkTiming(backoff_min_s=0.01, backoff_max_s=0.05, connect_s=0.5),
     )

@@ -101,12 +101,12 @@ def test_question_without_meaning_is_an_acl_error() -> None:
 
 def test_decision_survives_the_journey() -> None:
     decision = Decision(Outcome.ALLOW, "r-1", "allowed by rule `r-1`", 5, id="d-0123456789ab")
-    assert wire.decision_of(wire.verdict_of(decision), 5) == decision
+    assert wire.decision_of(wire.verdict_of(decision, 1.0), 5, 1.0) == decision
 
 
 def test_long_reasons_are_cut() -> None:
     decision = Decision(Outcome.DENY, None, "x" * 5000, 5)
-    assert len(wire.verdict_of(decision).reason) == wire.MAX_REASON_CHARACTERS
+    assert len(wire.verdict_of(decision, 1.0).reason) == wire.MAX_REASON_CHARACTERS
 
 
 def test_largest_answer_fits_a_frame() -> None:

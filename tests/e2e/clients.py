@@ -128,13 +128,24 @@ def await_audit(path: Path, **fields: object) -> AuditLine:
 
 @contextmanager
 def ruled(
-    ready: Ready, principal: str, operations: str, resource: str, *, effect: str = "allow"
+    ready: Ready,
+    principal: str,
+    operations: str,
+    resource: str,
+    *,
+    effect: str = "allow",
+    expires_at: float | None = None,
 ) -> Generator[None]:
     """One more rule for the length of a `with` block; it holds for every client from its first line on."""
     client = connect_to(ready.controller.api, ready.clients["admin"])
     rule = unique("rule")
     draft = RuleDraft(
-        id=rule, principal=principal, resource=resource, operations=operations, effect=effect
+        id=rule,
+        principal=principal,
+        resource=resource,
+        operations=operations,
+        effect=effect,
+        expires_at=expires_at,
     )
     assert not client.add_rule(draft).lagging_brokers
     try:

@@ -91,6 +91,7 @@ class Guard:
         self._router: Router | None = None
         self._waiting: QueuePolicy | None = None
         self.has_policy = False
+        authorizer.attach(self._forget_routes)
         authorizer.withdraw("no policy has arrived from the controller yet")
 
     @property
@@ -305,8 +306,7 @@ class Guard:
         return Readers(
             allowed=tuple(s for s in sessions if verdicts[s].allowed),
             undecided=tuple(s for s in sessions if not verdicts[s].answered),
-            # L1 keeps just what nothing but a change of policy can end: no decision with an end, and
-            # no denial for want of an answer.
+            # L1 keeps just what is true until it is emptied: no denial for want of an answer.
             lasting=all(s.cache.reads.get(topic) is verdicts[s] for s in sessions),
         )
 

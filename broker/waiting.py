@@ -1,7 +1,7 @@
 """The policy and what waits in queues: messages that were queued under an older policy are weighed again.
 
-*Rules of this file.* Only a denial that nothing but a change of policy can end drops a message that was
-acknowledged to its publisher; while the controller does not answer, it waits. One question a session is under way.
+*Rules of this file.* Only a denial by the policy drops a message that was acknowledged to its publisher; while nobody can
+decide, it waits. One question a session is under way.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ class QueuePolicy:
             return None
         else:
             decision = self._guard.authorizer.check(session.cache, Operation.READ, topic)
+            if decision is not None and not decision.answered:
+                return None
         if decision is not None and not decision.allowed:
             self._guard.denied(session, "deliver", topic.decode(), decision)
         return decision
@@ -90,8 +92,7 @@ class QueuePolicy:
                 decision = await self._guard.authorizer.authorize(
                     session.cache, Operation.READ, topic
                 )
-                final = decision.allowed or session.cache.reads.get(topic) is decision
-                if final and changes == self.changes and not self._guard.refusal:
+                if decision.answered and changes == self.changes and not self._guard.refusal:
                     self._answer = (session, topic, decision)
                     break
                 await trio.sleep(RETRY_S)

@@ -7,10 +7,13 @@ Rules of this file:
   knows of has not flushed this broker yet.
 - Before the first policy, and from a loss of contact until it is restored, everything is denied.
 - What changes the policy here is synchronous: no task sees half of it.
+- Decisions that end by themselves are looked up as fast as others: when the first of them ends, every L1 is emptied, as by
+  a change of policy. How late that is at most is `CLOCK_LOOK_S`, if the clock is set forward, else a turn of the loop.
 """
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -36,6 +39,9 @@ _KERNEL_LEVEL: Final = b"kernel/"
 _PUBLISH: Final = Operation.WRITE  # looking a member up costs more than comparing it
 _WRITE: Final = int(Operation.WRITE)
 _READ: Final = int(Operation.READ)
+CLOCK_LOOK_S: Final = 1.0
+"""Seconds between two looks at the clock while a decision waits for its end: it may be set."""
+
 _NO_POLICY: Final = "no policy was applied yet"
 
 
@@ -97,10 +103,49 @@ class Authorizer:
         self._epoch = -1
         self._withdrawn: str | None = None
         self._refusal: Decision | None = self._deny(_NO_POLICY, answered=False)
+        self._ends_at = inf  # the first end of a decision in any L1
+        self._end_changed = trio.Event()
+        self._watching = False
+        self._on_end: Callable[[], None] = lambda: None
+
+    def attach(self, on_end: Callable[[], None]) -> None:
+        """Have somebody told, in the same step, when decisions have ended and every L1 is empty."""
+        self._on_end = on_end
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Put questions to the authority until cancelled; waiting ones are then denied."""
-        await self._flights.run(task_status)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._end_decisions)
+            await self._flights.run(task_status)
+
+    async def _end_decisions(self) -> None:
+        """Empty every L1 when the first of its decisions ends by itself."""
+        self._watching = True
+        try:
+            while True:
+                changed = self._end_changed = trio.Event()
+                left_s = self._ends_at - self._clock()
+                if left_s <= 0:
+                    self._ends_at = inf
+                    self._reconsider()
+                    self._on_end()
+                    continue
+                with trio.move_on_after(inf if left_s == inf else min(left_s, CLOCK_LOOK_S)):
+                    await changed.wait()
+        finally:
+            self._watching = False
+
+    def _remember(
+        self, connection: ConnectionCache, operation: Operation, topic: bytes, decision: Decision
+    ) -> None:
+        """Put a decision into L1, if somebody is there to see to its end."""
+        if decision.valid_until != inf:
+            if not self._watching or decision.valid_until <= self._clock():
+                return
+            if decision.valid_until < self._ends_at:
+                self._ends_at = decision.valid_until
+                self._end_changed.set()
+        connection.put(operation, topic, decision)
 
     # -- connections -------------------------------------------------------------------------
 
@@ -214,17 +259,20 @@ class Authorizer:
             The decision, or None when the authority must be asked (`authorize`).
         """
         decision = (connection.writes if operation is _PUBLISH else connection.reads).get(topic)
-        if decision is None:
+        if decision is None or (decision.valid_until != inf and self._ended(decision)):
             return self._check_further(connection, operation, topic)
         self.stats.count_l1(decision)
         return decision
+
+    def _ended(self, decision: Decision) -> bool:
+        return decision.valid_until <= self._clock()
 
     def _check_further(
         self, connection: ConnectionCache, operation: Operation, topic: bytes
     ) -> Decision | None:
         """Do the same for what is not among the young of L1."""
         decision = connection.recall(operation, topic)
-        if decision is not None:
+        if decision is not None and not self._ended(decision):
             self.stats.count_l1(decision)
             return decision
         decision = self._refusal
@@ -236,7 +284,7 @@ class Authorizer:
             if decision is None:
                 decision = self._rule_out(connection, operation, topic, question)
         if decision is not None:
-            connection.put(operation, topic, decision)
+            self._remember(connection, operation, topic, decision)
         return decision
 
     def _rule_out(
@@ -297,7 +345,7 @@ class Authorizer:
         request = request_for(connection.principal, operation, topic)
         decision, keep = await self._ask(connection, request, question)
         if keep:
-            connection.put(operation, topic, decision)
+            self._remember(connection, operation, topic, decision)
         return decision
 
     async def authorize_request(

@@ -4,13 +4,12 @@ Rules of this file:
 - A connection reads `writes.get(topic)` or `reads.get(topic)`: a plain dict lookup. A hit is an answer
   of the applied policy, because every policy change and every loss of contact empties the tables first.
 - The dict objects stay the same for the life of the connection; a flush empties them in place.
-- Only decisions that nothing but a policy change can end are kept (`valid_until` is infinite), so a hit
-  needs no clock. Denials are kept too: a flood of refused messages costs a lookup each.
+- A hit needs no clock: decisions that end by themselves are kept only where somebody empties the tables when the first
+  of them ends (`cache.authorizer`). Denials are kept too: a flood of refused messages costs a lookup each.
 """
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Final
 
 from acl.model import Operation
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 
 _PUBLISH: Final = Operation.WRITE  # looking a member up costs more than comparing it
-_FOREVER: Final = math.inf
 
 
 class ConnectionCache:
@@ -81,10 +79,9 @@ class ConnectionCache:
         return decision
 
     def put(self, operation: Operation, topic: bytes, decision: Decision) -> None:
-        """Keep a decision of the applied policy, if only a policy change can end it."""
-        if decision.valid_until == _FOREVER:
-            generations = self._writes if operation is _PUBLISH else self._reads
-            generations.put(topic, decision, len(topic))
+        """Keep a decision of the applied policy."""
+        generations = self._writes if operation is _PUBLISH else self._reads
+        generations.put(topic, decision, len(topic))
 
     def count_hits(self, messages: int, *, allowed: bool = True) -> None:
         """Count messages that the data path answered from `writes` or `reads` by itself.

@@ -199,15 +199,19 @@ def decision_of(verdict: Verdict, epoch: int, asked_at: float) -> Decision:
         epoch: of the answer it is in.
         asked_at: when it was asked for, seconds since the epoch on the clock of who asked.
     """
-    valid_s = inf if verdict.valid_s is None else min(verdict.valid_s, MAX_VALID_S)
     return Decision(
         outcome=Outcome.ALLOW if verdict.allowed else Outcome.DENY,
         rule_id=verdict.rule_id,
         reason=verdict.reason,
         epoch=epoch,
-        valid_until=asked_at + valid_s,
+        valid_until=inf if verdict.valid_s is None else _end_of(verdict.valid_s, asked_at),
         id=verdict.id,
     )
+
+
+def _end_of(valid_s: float, asked_at: float) -> float:
+    """When a decision is asked for again: at its end, or at the latest with all others of these seconds, on one beat."""
+    return min(asked_at + valid_s, (asked_at // MAX_VALID_S + 2) * MAX_VALID_S)
 
 
 def policy_frames(

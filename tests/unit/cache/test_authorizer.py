@@ -11,7 +11,7 @@ from acl.errors import AclError
 from acl.model import AccessRequest, Operation, Principal, Resource
 from acl.rules import RuleSet
 from cache.authority import Answers
-from cache.authorizer import Authorizer, request_for
+from cache.authorizer import CLOCK_LOOK_S, Authorizer, request_for
 from cache.connection import ConnectionCache
 from cache.errors import AuthorityUnavailable, PrincipalMismatch
 from cache.limits import CacheLimits
@@ -188,23 +188,56 @@ async def test_any_request_of_the_principal_can_be_asked(
         )
 
 
-async def test_decision_that_ends_by_itself_stays_out_of_l1_and_ends(
+async def test_decision_that_ends_by_itself_is_in_l1_until_then(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     authority = RuleAuthority(RULES)
     authority.judge = lambda requests: Answers(
         5, tuple(Decision(Outcome.ALLOW, "t", "", 5, valid_until=100.0) for _ in requests)
     )
-    now = 99.0
-    authorizer = an_authorizer(authority, clock=lambda: now)
+    ended: list[float] = []
+    authorizer = an_authorizer(authority, clock=lambda: 98.5 + trio.current_time())
+    authorizer.attach(lambda: ended.append(trio.current_time()))
     in_step(authority, authorizer)
     await nursery.start(authorizer.run)
     connection = authorizer.open(SENSOR)
     decision = await authorizer.authorize(connection, WRITE, b"telemetry/cpu")
-    assert connection.writes == {}
+    assert connection.writes == {b"telemetry/cpu": decision}
+    await trio.sleep(1.4)
     assert authorizer.check(connection, WRITE, b"telemetry/cpu") is decision
-    now = 100.0
+    assert not ended
+    await trio.sleep(0.2)
+    assert connection.writes == {}
+    assert ended == [pytest.approx(1.5)]
     assert authorizer.check(connection, WRITE, b"telemetry/cpu") is None
+
+
+async def test_clock_that_is_set_ends_decisions_within_a_second_and_at_once_where_it_is_asked(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    authority = RuleAuthority(RULES)
+    authority.judge = lambda requests: Answers(
+        5, tuple(Decision(Outcome.ALLOW, "t", "", 5, valid_until=1e6) for _ in requests)
+    )
+    now = 0.0
+    authorizer = an_authorizer(authority, clock=lambda: now)
+    in_step(authority, authorizer)
+    await nursery.start(authorizer.run)
+    connection = authorizer.open(SENSOR)
+    await authorizer.authorize(connection, WRITE, b"telemetry/cpu")
+    now = 1e6
+    assert authorizer.check(connection, WRITE, b"telemetry/cpu") is None
+    await trio.sleep(CLOCK_LOOK_S + 0.1)
+    assert connection.writes == {}
+
+
+async def test_decision_that_ends_by_itself_stays_out_of_l1_where_nobody_sees_to_its_end() -> None:
+    authorizer = an_authorizer(RuleAuthority(RULES))
+    in_step(RuleAuthority(RULES), authorizer)
+    connection = authorizer.open(SENSOR)
+    short = Decision(Outcome.ALLOW, "t", "", 5, valid_until=100.0)
+    authorizer._remember(connection, WRITE, b"a", short)
+    assert len(connection) == 0
 
 
 # -- fail closed -----------------------------------------------------------------------------

@@ -45,12 +45,6 @@ def test_connection_flush_empties_the_same_dicts() -> None:
     assert writes == {b"b": ALLOW}
 
 
-def test_connection_keeps_no_decision_that_ends_by_itself() -> None:
-    connection, _, _ = a_connection()
-    connection.put(WRITE, b"a", Decision(Outcome.ALLOW, "r", "", 1, valid_until=1e12))
-    assert len(connection) == 0
-
-
 def test_connection_tables_are_bounded_in_number_and_bytes() -> None:
     connection, _, _ = a_connection(CacheLimits(l1_entries=100, l1_bytes=10_000))
     for number in range(5000):

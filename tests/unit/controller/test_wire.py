@@ -139,3 +139,14 @@ def test_questions_are_split_and_complete() -> None:
         assert all(len(part) <= wire.MAX_QUESTIONS for part in parts)
         assert all(len(msgspec.msgpack.encode(part)) < wire.MAX_FRAME_BYTES for part in parts)
         assert [question for part in parts for question in part] == questions
+
+
+@pytest.mark.parametrize(
+    ("valid_s", "asked_at", "until"),
+    [(5.0, 1.0, 6.0), (0.0, 1.0, 1.0), (1e6, 10.0, 60.0), (1e6, 29.9, 60.0), (1e6, 30.0, 90.0)],
+)
+def test_decision_that_ends_is_asked_for_again_at_its_end_or_on_the_beat(
+    valid_s: float, asked_at: float, until: float
+) -> None:
+    verdict = wire.Verdict(allowed=True, rule_id="r", reason="", id="d-1", valid_s=valid_s)
+    assert wire.decision_of(verdict, 1, asked_at).valid_until == until

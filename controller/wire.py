@@ -32,9 +32,9 @@ MAX_QUESTIONS = 4096
 MAX_FRAME_BYTES = 4 << 20
 # Where a list of questions or grants is split; one item more is at most 128 KiB (two MQTT strings).
 SPLIT_BYTES = 512 << 10
-# Reasons are for people; longer ones are cut.
 # A decision that ends by itself is asked for again after one to two times so many seconds, in case a clock was set.
 MAX_VALID_S = 30.0
+# Reasons are for people; longer ones are cut.
 MAX_REASON_CHARACTERS = 512
 MAX_BROKER_ID_CHARACTERS = 64
 # The longest a broker may be configured to go on without contact.

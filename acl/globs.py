@@ -70,6 +70,12 @@ class SegmentPattern:
         shorter, longer = sorted((self.parts[-1], other.parts[-1]), key=len)
         return longer.endswith(shorter)
 
+    def covers(self, other: SegmentPattern) -> bool:
+        """Whether whatever fits the other fits this; may be false though it does."""
+        if self.is_any or self.parts == other.parts:
+            return True
+        return other.is_literal and not other.has_owner and self.matches(other.parts[0])
+
     def matches(self, text: str) -> bool:
         """Whether the whole of `text` fits; a segment with an unbound template fits nothing."""
         parts = self.parts

@@ -99,9 +99,9 @@ class Pattern:
                 return False
         return True
 
-    def may_share(self, other: Pattern, owner: str) -> bool:
-        """Whether some path may fit both for this asker; never false when one does."""
-        mine, theirs = self._bound(owner), other._bound(owner)
+    def may_share(self, other: Pattern, owner: str | None) -> bool:
+        """Whether some path may fit both for this asker, or for somebody; never false when one does."""
+        mine, theirs = self._open(owner), other._open(owner)
         if not (self.tail or other.tail) and len(mine) != len(theirs):
             return False
         if (self.tail and not other.tail and len(theirs) <= len(mine)) or (
@@ -110,10 +110,30 @@ class Pattern:
             return False
         return all(one.may_share(two) for one, two in zip(mine, theirs, strict=False))
 
+    def covers(self, other: Pattern) -> bool:
+        """Whether every path that fits the other fits this, for the same asker; may be false though it does."""
+        mine, theirs = self.segments, other.segments
+        if not self.tail:
+            if other.tail or len(mine) != len(theirs):
+                return False
+        elif len(theirs) + other.tail <= len(mine):
+            return False
+        # Both must see a first level with `$` alike; only a pattern that writes it does.
+        may_be_topic = not theirs or theirs[0].matches(_TOPIC)
+        if may_be_topic and other._writes_dollar and not self._writes_dollar:
+            return False
+        return all(one.covers(two) for one, two in zip(mine, theirs, strict=False))
+
     def bound_text(self, owner: str) -> str:
         """The text of this pattern with the asker's name, escaped, in place of `{principal}`."""
         written = ["*".join(map(escape, segment.parts)) for segment in self._bound(owner)]
         return ".".join([*written, "**"] if self.tail else written)
+
+    def _open(self, owner: str | None) -> tuple[SegmentPattern, ...]:
+        """The segments for an asker; for somebody a template may be anything."""
+        if owner is not None:
+            return self._bound(owner)
+        return tuple(ANY if segment.has_owner else segment for segment in self.segments)
 
     def _bound(self, owner: str) -> tuple[SegmentPattern, ...]:
         return tuple(segment.bind(owner) for segment in self.segments)

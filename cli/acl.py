@@ -14,6 +14,7 @@ from rich.table import Table
 
 from acl.combine import Combination
 from acl.decide import Outcome
+from acl.patterns import parse_principal_pattern
 from cli.failure import CommandFailed
 from cli.target import ApiOption, CaOption, CertOption, FolderOption, KeyOption, admin_client
 from controller.commands import RuleDraft, as_written
@@ -52,14 +53,46 @@ def list_rules(
     cert: CertOption = None,
     key: KeyOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object per line")] = False,
+    search: Annotated[
+        str,
+        typer.Option(help="only those with this in id, principal, resource, name or description"),
+    ] = "",
+    tag: Annotated[str, typer.Option(help="only those with this tag")] = "",
+    principal: Annotated[
+        str, typer.Option(help="only those that are about this principal, by name or pattern")
+    ] = "",
 ) -> None:
     """List the rules in force."""
-    rules = list(admin_client(folder, api=api, ca=ca, cert=cert, key=key).list_rules())
+    rules = [
+        rule
+        for rule in admin_client(folder, api=api, ca=ca, cert=cert, key=key).list_rules()
+        if is_wanted(rule, search=search, tag=tag, principal=principal)
+    ]
     if as_json:
         for rule in rules:
             typer.echo(msgspec.json.encode(rule))
         return
     Console().print(table_of(rules))
+
+
+def is_wanted(rule: RuleDraft, *, search: str, tag: str, principal: str) -> bool:
+    """Whether a rule is among those asked for; what is empty is not asked.
+
+    Args:
+        rule: the rule.
+        search: a text in what it says, upper and lower case alike.
+        tag: one of its tags.
+        principal: a name its principal pattern matches.
+
+    Raises:
+        AclError: its principal is no pattern.
+    """
+    texts = (rule.id, rule.principal, rule.resource, rule.name, rule.description)
+    return (
+        any(search.casefold() in text.casefold() for text in texts)
+        and (not tag or tag in rule.tags)
+        and (not principal or parse_principal_pattern(rule.principal).matches(principal))
+    )
 
 
 def table_of(rules: Sequence[RuleRecord]) -> Table:

@@ -212,6 +212,11 @@ def _request_of(test: PolicyTest, number: int) -> AccessRequest:
         raise AclError(f"test {number}: {error}") from error
 
 
+def rules_of(policy: PolicyFile) -> RuleSet:
+    """The rules of a file that `load_policy` has read."""
+    return RuleSet(map(rule_of, policy.rules), mode=mode_of(policy.mode))
+
+
 def render_rules(rules: Sequence[RuleDraft], mode: str) -> str:
     """The policy file of rules in force."""
     blocks = [HEADER, f"\nmode = {render_value(mode)}\n"]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
-from cli.acl import COLUMNS, table_of, told
-from controller.commands import Result, RuleRecord, Verdict
+from cli.acl import COLUMNS, is_wanted, table_of, told
+from controller.commands import Result, RuleDraft, RuleRecord, Verdict
 from controller.documents import ChangeDocument
 
 
@@ -63,3 +64,23 @@ def test_change_is_told_with_its_epoch() -> None:
 
 def test_lagging_brokers_are_told_by_name() -> None:
     assert "not confirmed yet by `east`, `west`" in told("deleted", change("east", "west"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "wanted"),
+    [
+        ({}, True),
+        ({"search": "LAB-*"}, True),
+        ({"search": "nothing"}, False),
+        ({"tag": "building"}, True),
+        ({"tag": "build"}, False),
+        ({"principal": "lab-1"}, True),
+        ({"principal": "sensor"}, False),
+        ({"principal": "lab-1", "tag": "other"}, False),
+    ],
+)
+def test_rules_are_found_by_text_tag_and_principal(asked: dict[str, str], *, wanted: bool) -> None:
+    rule = RuleDraft(
+        id="reads", principal="lab-*", resource="topic.a", operations="read", tags=("building",)
+    )
+    assert is_wanted(rule, **{"search": "", "tag": "", "principal": "", **asked}) is wanted

@@ -88,3 +88,51 @@ def test_policy_that_changes_while_it_is_read_is_not_compared(
     said = CliRunner().invoke(app, ["acl", "plan", str(path)])
     assert isinstance(said.exception, CommandFailed)
     assert "try again" in str(said.exception)
+
+
+ODD = """
+[[rules]]
+id = "all"
+principal = "*"
+operations = "read"
+resource = "topic.**"
+
+[[rules]]
+id = "some"
+principal = "viewer"
+operations = "read"
+resource = "topic.a"
+
+[[tests]]
+principal = "viewer"
+operation = "read"
+resource = "topic.a"
+expect = "allow"
+"""
+
+
+def test_validate_asks_nobody_and_tells_what_is_odd(tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text(ODD)
+    said = CliRunner().invoke(app, ["acl", "validate", str(path)])
+    assert said.exit_code == 0
+    assert said.stdout.splitlines() == [
+        "over-wide: `all` allows everybody and everything: is that meant?",
+        "redundant: `some` says nothing that `all` does not say",
+        "2 rules, 1 tests passed",
+    ]
+    path.write_text(ODD.replace('"allow"', '"deny"'))
+    assert isinstance(
+        CliRunner().invoke(app, ["acl", "validate", str(path)]).exception, CommandFailed
+    )
+
+
+def test_conflicts_are_those_of_a_file_or_of_the_policy_in_force(
+    controller: Controller, tmp_path: Path
+) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text(ODD)
+    said = CliRunner().invoke(app, ["acl", "conflicts", str(path), "--json"])
+    assert said.exit_code == 1
+    assert '"kind":"redundant"' in said.stdout
+    assert CliRunner().invoke(app, ["acl", "conflicts"]).exit_code == 0

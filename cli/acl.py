@@ -16,14 +16,14 @@ from acl.combine import Combination
 from acl.decide import Outcome
 from acl.patterns import parse_principal_pattern
 from cli.failure import CommandFailed
-from cli.target import ApiOption, CaOption, CertOption, FolderOption, KeyOption, admin_client
+from cli.target import with_client
+from controller.admin import AdminClient
 from controller.commands import RuleDraft, as_written
 from controller.documents import Revision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from controller.admin import AdminClient
     from controller.commands import RuleRecord
     from controller.documents import ChangeDocument, GrantsDocument
 
@@ -45,13 +45,10 @@ class Effects(StrEnum):
 
 
 @app.command("list")
+@with_client
 def list_rules(
+    client: AdminClient,
     *,
-    folder: FolderOption = None,
-    api: ApiOption = None,
-    ca: CaOption = None,
-    cert: CertOption = None,
-    key: KeyOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object per line")] = False,
     search: Annotated[
         str,
@@ -65,7 +62,7 @@ def list_rules(
     """List the rules in force."""
     rules = [
         rule
-        for rule in admin_client(folder, api=api, ca=ca, cert=cert, key=key).list_rules()
+        for rule in client.list_rules()
         if is_wanted(rule, search=search, tag=tag, principal=principal)
     ]
     if as_json:
@@ -109,7 +106,9 @@ def table_of(rules: Sequence[RuleRecord]) -> Table:
 
 
 @app.command("add")
+@with_client
 def add_rule(
+    client: AdminClient,
     *,
     principal: Annotated[str, typer.Option(help="whom it is about, e.g. `sensor` or `sensor-*`")],
     operations: Annotated[str, typer.Option(help="e.g. `read,write`, or `all`")],
@@ -129,11 +128,6 @@ def add_rule(
     tag: Annotated[
         list[str] | None, typer.Option(help="a word to find it by; may be repeated")
     ] = None,
-    folder: FolderOption = None,
-    api: ApiOption = None,
-    ca: CaOption = None,
-    cert: CertOption = None,
-    key: KeyOption = None,
 ) -> None:
     """Add a rule; returns when it is on disk and connected brokers have it."""
     draft = RuleDraft(
@@ -148,42 +142,36 @@ def add_rule(
         expires_at=None if expires is None else _moment(expires),
         tags=tuple(tag or ()),
     )
-    change = admin_client(folder, api=api, ca=ca, cert=cert, key=key).add_rule(draft)
+    change = client.add_rule(draft)
     typer.echo(told("added", change))
 
 
 @app.command("delete")
+@with_client
 def delete_rule(
+    client: AdminClient,
     rule_id: Annotated[str, typer.Argument(metavar="ID", help="the rule's id")],
-    *,
-    folder: FolderOption = None,
-    api: ApiOption = None,
-    ca: CaOption = None,
-    cert: CertOption = None,
-    key: KeyOption = None,
 ) -> None:
     """Delete a rule; returns when that is on disk and connected brokers know it."""
-    change = admin_client(folder, api=api, ca=ca, cert=cert, key=key).delete_rule(rule_id)
+    change = client.delete_rule(rule_id)
     typer.echo(told("deleted", change))
 
 
 @app.command("info")
+@with_client
 def show_rule(
+    client: AdminClient,
     rule_id: Annotated[str, typer.Argument(metavar="ID", help="the rule's id")],
-    *,
-    folder: FolderOption = None,
-    api: ApiOption = None,
-    ca: CaOption = None,
-    cert: CertOption = None,
-    key: KeyOption = None,
 ) -> None:
     """Show everything about one rule, as JSON."""
-    rule = admin_client(folder, api=api, ca=ca, cert=cert, key=key).rule(rule_id)
+    rule = client.rule(rule_id)
     typer.echo(msgspec.json.format(msgspec.json.encode(rule)))
 
 
 @app.command("update")
+@with_client
 def update_rule(
+    client: AdminClient,
     rule_id: Annotated[str, typer.Argument(metavar="ID", help="the rule's id")],
     *,
     principal: Annotated[str | None, typer.Option(help="the new principal pattern")] = None,
@@ -198,11 +186,6 @@ def update_rule(
     expires: Annotated[
         datetime | None, typer.Option(formats=MOMENT_FORMATS, help="the new end (UTC)")
     ] = None,
-    folder: FolderOption = None,
-    api: ApiOption = None,
-    ca: CaOption = None,
-    cert: CertOption = None,
-    key: KeyOption = None,
 ) -> None:
     """Change a rule in one step: there is no moment without it."""
     asked = {
@@ -218,37 +201,26 @@ def update_rule(
     changes = {field: value for field, value in asked.items() if value is not None}
     if not changes:
         raise CommandFailed("nothing to change: give at least one option, see `--help`")
-    client = admin_client(folder, api=api, ca=ca, cert=cert, key=key)
     typer.echo(told("changed", _replace(client, rule_id, changes), f"`{rule_id}`"))
 
 
 @app.command("enable")
+@with_client
 def enable_rule(
+    client: AdminClient,
     rule_id: Annotated[str, typer.Argument(metavar="ID", help="the rule's id")],
-    *,
-    folder: FolderOption = None,
-    api: ApiOption = None,
-    ca: CaOption = None,
-    cert: CertOption = None,
-    key: KeyOption = None,
 ) -> None:
     """Have a rule take part in decisions."""
-    client = admin_client(folder, api=api, ca=ca, cert=cert, key=key)
     typer.echo(told("enabled", _replace(client, rule_id, {"enabled": True}), f"`{rule_id}`"))
 
 
 @app.command("disable")
+@with_client
 def disable_rule(
+    client: AdminClient,
     rule_id: Annotated[str, typer.Argument(metavar="ID", help="the rule's id")],
-    *,
-    folder: FolderOption = None,
-    api: ApiOption = None,
-    ca: CaOption = None,
-    cert: CertOption = None,
-    key: KeyOption = None,
 ) -> None:
     """Keep a rule, but out of every decision."""
-    client = admin_client(folder, api=api, ca=ca, cert=cert, key=key)
     typer.echo(told("disabled", _replace(client, rule_id, {"enabled": False}), f"`{rule_id}`"))
 
 
@@ -263,7 +235,9 @@ def _replace(
 
 
 @app.command("test")
+@with_client
 def try_access(
+    client: AdminClient,
     *,
     principal: Annotated[str, typer.Option(help="a principal's name")],
     operation: Annotated[str, typer.Option(help="one operation, e.g. `write`")],
@@ -272,14 +246,8 @@ def try_access(
         datetime | None,
         typer.Option(formats=MOMENT_FORMATS, help="a moment to try it at (UTC); now if left out"),
     ] = None,
-    folder: FolderOption = None,
-    api: ApiOption = None,
-    ca: CaOption = None,
-    cert: CertOption = None,
-    key: KeyOption = None,
 ) -> None:
     """Say what would be decided and why; exit code 0: allowed, 1: denied."""
-    client = admin_client(folder, api=api, ca=ca, cert=cert, key=key)
     decision = client.test(principal, operation, resource, at=None if at is None else _moment(at))
     rule = f"by rule `{decision.rule_id}`" if decision.rule_id else "by no rule"
     typer.echo(f"{decision.outcome} {rule}: {decision.reason} (epoch {decision.epoch})")
@@ -294,36 +262,29 @@ def try_access(
 
 
 @app.command("who-can")
+@with_client
 def who_can(
+    client: AdminClient,
     operation: Annotated[str, typer.Argument(help="one operation, e.g. `write`")],
     resource: Annotated[str, typer.Argument(help="e.g. `topic.telemetry.cpu`")],
     *,
-    folder: FolderOption = None,
-    api: ApiOption = None,
-    ca: CaOption = None,
-    cert: CertOption = None,
-    key: KeyOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON document")] = False,
 ) -> None:
     """List the principals, or patterns of principals, that may do one operation on one resource."""
-    client = admin_client(folder, api=api, ca=ca, cert=cert, key=key)
     found = client.who_can(operation, resource)
     show_grants(found, ("principal", "rule_id", "unless"), as_json=as_json)
 
 
 @app.command("what-can")
+@with_client
 def what_can(
+    client: AdminClient,
     principal: Annotated[str, typer.Argument(help="a principal's name")],
     *,
-    folder: FolderOption = None,
-    api: ApiOption = None,
-    ca: CaOption = None,
-    cert: CertOption = None,
-    key: KeyOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON document")] = False,
 ) -> None:
     """List what a principal may do, by patterns of resources."""
-    found = admin_client(folder, api=api, ca=ca, cert=cert, key=key).what_can(principal)
+    found = client.what_can(principal)
     show_grants(found, ("resource", "operations", "rule_id", "unless"), as_json=as_json)
 
 
@@ -350,20 +311,15 @@ def show_grants(found: GrantsDocument, columns: Sequence[str], *, as_json: bool)
 
 
 @app.command("mode")
+@with_client
 def set_mode(
+    client: AdminClient,
     mode: Annotated[
         Combination | None,
         typer.Argument(help="the new mode; without it the one in force is shown"),
     ] = None,
-    *,
-    folder: FolderOption = None,
-    api: ApiOption = None,
-    ca: CaOption = None,
-    cert: CertOption = None,
-    key: KeyOption = None,
 ) -> None:
     """Show or set what several rules that apply add up to; `acl test` and `acl who-can` tell what that means for you."""
-    client = admin_client(folder, api=api, ca=ca, cert=cert, key=key)
     if mode is None:
         typer.echo(client.status().mode)
         return

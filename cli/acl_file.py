@@ -20,7 +20,16 @@ from cli.policy_file import (
     rules_of,
     sentences,
 )
-from cli.target import ApiOption, CaOption, CertOption, FolderOption, KeyOption, admin_client
+from cli.target import (
+    ApiOption,
+    CaOption,
+    CertOption,
+    FolderOption,
+    KeyOption,
+    admin_client,
+    with_client,
+)
+from controller.admin import AdminClient
 from controller.commands import as_written
 from controller.config import PolicyFile
 
@@ -29,7 +38,6 @@ if TYPE_CHECKING:
 
     from acl.findings import Finding
     from cli.policy_file import Plan
-    from controller.admin import AdminClient
     from controller.commands import RuleDraft, RuleRecord
 
 EXIT_DIFFERS = 1
@@ -39,19 +47,16 @@ KeepOption = Annotated[
 ]
 
 
+@with_client
 def export(
+    client: AdminClient,
     *,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="write it here; must not exist")
     ] = None,
-    folder: FolderOption = None,
-    api: ApiOption = None,
-    ca: CaOption = None,
-    cert: CertOption = None,
-    key: KeyOption = None,
 ) -> None:
     """Write the policy in force as a file."""
-    rules, mode, _ = _current(admin_client(folder, api=api, ca=ca, cert=cert, key=key))
+    rules, mode, _ = _current(client)
     text = render_rules(rules, mode)
     if output is None:
         typer.echo(text, nl=False)
@@ -64,53 +69,41 @@ def export(
     typer.echo(f"{len(rules)} rules written to `{output}`")
 
 
+@with_client
 def plan(
+    client: AdminClient,
     file: FileArgument,
     *,
     keep_others: KeepOption = False,
-    folder: FolderOption = None,
-    api: ApiOption = None,
-    ca: CaOption = None,
-    cert: CertOption = None,
-    key: KeyOption = None,
 ) -> None:
     """Show what applying a policy file would change; its tests are run. Changes nothing."""
-    client = admin_client(folder, api=api, ca=ca, cert=cert, key=key)
     found = _planned(client, file, keep=keep_others)
     typer.echo(_summary(found))
 
 
+@with_client
 def drift(
+    client: AdminClient,
     file: FileArgument,
     *,
     keep_others: KeepOption = False,
-    folder: FolderOption = None,
-    api: ApiOption = None,
-    ca: CaOption = None,
-    cert: CertOption = None,
-    key: KeyOption = None,
 ) -> None:
     """Say whether the policy in force is that of a file; exit code 0: it is, 1: it is not."""
-    client = admin_client(folder, api=api, ca=ca, cert=cert, key=key)
     found = _planned(client, file, keep=keep_others)
     typer.echo(_summary(found))
     if not found.empty:
         raise typer.Exit(EXIT_DIFFERS)
 
 
+@with_client
 def apply(
+    client: AdminClient,
     file: FileArgument,
     *,
     keep_others: KeepOption = False,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
-    folder: FolderOption = None,
-    api: ApiOption = None,
-    ca: CaOption = None,
-    cert: CertOption = None,
-    key: KeyOption = None,
 ) -> None:
     """Make the policy that of a file: all of it in one step, or nothing; not if one of its tests fails."""
-    client = admin_client(folder, api=api, ca=ca, cert=cert, key=key)
     found = _planned(client, file, keep=keep_others)
     typer.echo(_summary(found))
     if found.empty:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import secrets
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Concatenate, ParamSpec, Protocol, cast
 from urllib.parse import urlsplit
 
 import typer
@@ -15,7 +17,11 @@ from cli.ready import ClientFiles, read_ready
 from controller.admin import ALPN, AdminClient
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cli.ready import Ready
+
+Options = ParamSpec("Options")
 
 DEFAULT_API_PORT = 7444
 ID_BYTES = 6  # 12 hexadecimal digits
@@ -63,6 +69,48 @@ def admin_client(
         )
     files = _files(ready, ca=ca, cert=cert, key=key)
     return connect_to(url, files)
+
+
+def _target(
+    *,
+    folder: FolderOption = None,
+    api: ApiOption = None,
+    ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
+) -> AdminClient:
+    return admin_client(folder, api=api, ca=ca, cert=cert, key=key)
+
+
+class _Command(Protocol):
+    def __call__(self, **options: object) -> None: ...
+
+
+class _Target(Protocol):
+    def __call__(self, **options: object) -> AdminClient: ...
+
+
+def with_client(command: Callable[Concatenate[AdminClient, Options], None]) -> _Command:
+    """Give a command of Typer the options that name a controller, and what they name in the place of its first parameter."""
+    target = inspect.signature(_target, eval_str=True).parameters
+    whole = inspect.signature(command, eval_str=True)
+    _, *own = whole.parameters.values()
+    signature = whole.replace(parameters=[*own, *target.values()])
+
+    def run(**options: object) -> None:
+        named = {name: options.pop(name) for name in target}
+        client = cast("_Target", _target)(**named)
+        cast("_Command", partial(command, client))(**options)
+
+    # What Typer reads a command's name, help and options from.
+    run.__name__, run.__doc__, run.__module__ = (
+        command.__name__,
+        command.__doc__,
+        command.__module__,
+    )
+    run.__annotations__ = {each.name: each.annotation for each in signature.parameters.values()}
+    run.__dict__["__signature__"] = signature  # where `inspect` looks first
+    return run
 
 
 def connect_to(url: str, files: ClientFiles) -> AdminClient:

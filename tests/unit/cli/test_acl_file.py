@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 from typer.testing import CliRunner
 
-from cli import acl_file
+from cli import acl_file, target
 from cli.failure import CommandFailed
 from cli.main import app
 from controller.admin import AdminClient
@@ -43,7 +43,8 @@ class Controller:
 @pytest.fixture
 def controller(monkeypatch: pytest.MonkeyPatch) -> Controller:
     made = Controller()
-    monkeypatch.setattr(acl_file, "admin_client", lambda *_, **__: cast("AdminClient", made))
+    for module in (acl_file, target):
+        monkeypatch.setattr(module, "admin_client", lambda *_, **__: cast("AdminClient", made))
     return made
 
 
@@ -82,7 +83,7 @@ def test_policy_that_changes_while_it_is_read_is_not_compared(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     restless = cast("AdminClient", Controller(restless=True))
-    monkeypatch.setattr(acl_file, "admin_client", lambda *_, **__: restless)
+    monkeypatch.setattr(target, "admin_client", lambda *_, **__: restless)
     path = tmp_path / "policy.toml"
     path.write_text("rules = []")
     said = CliRunner().invoke(app, ["acl", "plan", str(path)])

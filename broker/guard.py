@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 import trio
 
+from acl.errors import AclError
 from acl.model import AccessRequest, Operation, Resource, ResourceKind
 from broker.routes import Readers
+from cache.authorizer import request_for
 from governance.events import AuditEvent, AuditOutcome
 
 if TYPE_CHECKING:
@@ -223,7 +225,7 @@ class Guard:
         else:
             asker.cache.count_hits(count, allowed=decision.allowed)
         if not decision.allowed:
-            self.denied(asker, "publish", topic.decode(), decision, count=count)
+            self.denied_topic(asker, Operation.WRITE, topic, decision, count=count)
         return decision
 
     async def may_publish_absent(
@@ -253,27 +255,27 @@ class Guard:
             for principal, topic in questions:
                 decision = verdicts[principal, topic]
                 if decision.answered and not decision.allowed:
-                    self.denied(askers[principal], "publish", topic.decode(), decision)
+                    self.denied_topic(askers[principal], Operation.WRITE, topic, decision)
             return [verdicts[question] for question in questions]
 
-    def forbid(self, asker: Asker, action: str, resource: str, reason: str) -> Decision:
-        """Deny what no rule can allow, and tell the audit log."""
+    def forbid_publish(self, asker: Asker, topic: bytes, reason: str) -> Decision:
+        """Deny to publish what no rule can allow, and tell the audit log."""
         decision = self.authorizer.denial(reason)
-        self.denied(asker, action, resource, decision)
+        self.denied_topic(asker, Operation.WRITE, topic, decision)
         return decision
 
     def knows_reader(self, session: Session, topic: bytes) -> Decision | None:
         """READ of one topic by one session, where that is known here; None: `may_receive` must be asked."""
         decision = self.authorizer.check(session.cache, Operation.READ, topic)
         if decision is not None and not decision.allowed:
-            self.denied(session, "deliver", topic.decode(), decision)
+            self.denied_topic(session, Operation.READ, topic, decision)
         return decision
 
     async def may_receive(self, session: Session, topic: bytes) -> Decision:
         """READ of one topic by one session."""
         decision = await self.authorizer.authorize(session.cache, Operation.READ, topic)
         if not decision.allowed:
-            self.denied(session, "deliver", topic.decode(), decision)
+            self.denied_topic(session, Operation.READ, topic, decision)
         return decision
 
     async def may_read(self, sessions: Sequence[Session], topic: bytes) -> Readers:
@@ -302,7 +304,7 @@ class Guard:
                     nursery.start_soon(weigh, alike)
         for session in sessions:
             if not verdicts[session].allowed:
-                self.denied(session, "deliver", topic.decode(), verdicts[session])
+                self.denied_topic(session, Operation.READ, topic, verdicts[session])
         return Readers(
             allowed=tuple(s for s in sessions if verdicts[s].allowed),
             undecided=tuple(s for s in sessions if not verdicts[s].answered),
@@ -315,6 +317,23 @@ class Guard:
         if not decision.allowed:
             self.denied(asker, action, request.resource.text, decision)
         return decision
+
+    def denied_topic(
+        self,
+        asker: Asker,
+        operation: Operation,
+        topic: bytes,
+        decision: Decision,
+        *,
+        count: int = 1,
+    ) -> None:
+        """Write the denial of a message to the audit log: to publish it (WRITE), or to deliver it (READ)."""
+        action = "publish" if operation is Operation.WRITE else "deliver"
+        try:
+            text = request_for(asker.principal, operation, topic).resource.text
+        except AclError:
+            text = topic.decode(errors="replace")  # no resource has such a name
+        self.denied(asker, action, text, decision, count=count)
 
     def denied(
         self, asker: Asker, action: str, resource: str, decision: Decision, *, count: int = 1

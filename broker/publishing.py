@@ -115,8 +115,9 @@ class Publishing:
             if run.topic.startswith(DELAYED_PREFIX):
                 return await self._delay(caller, run)
             if run.topic.startswith(SYS_PREFIX):
-                topic = run.topic.decode()
-                decision = self.guard.forbid(caller, "publish", topic, "`$SYS` is the broker's own")
+                decision = self.guard.forbid_publish(
+                    caller, run.topic, "`$SYS` is the broker's own"
+                )
                 return self._deny(decision, run.count)
         if run.topic.startswith(KERNEL_PREFIX):
             return await self._call(caller, run)
@@ -128,8 +129,8 @@ class Publishing:
             route = await self.router.route(run.topic)
             if changes == self.guard.policy_changes:  # both are of the policy of now
                 return self.hand_on(route, run, caller, sender, touched)
-        topic, reason = run.topic.decode(), "the policy changed faster than it could be asked"
-        return self._deny(self.guard.forbid(caller, "publish", topic, reason), run.count)
+        reason = "the policy changed faster than it could be asked"
+        return self._deny(self.guard.forbid_publish(caller, run.topic, reason), run.count)
 
     async def _call(self, caller: Caller, run: Run) -> Outcome:
         decision = await self.guard.may_publish(caller, run.topic, count=run.count)

@@ -60,7 +60,7 @@ class QueuePolicy:
             if decision is not None and not decision.answered:
                 return None
         if decision is not None and not decision.allowed:
-            self._guard.denied(session, "deliver", topic.decode(), decision)
+            self._guard.denied_topic(session, Operation.READ, topic, decision)
         return decision
 
     def find_out(self, session: Session, topic: bytes) -> None:

@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from cli import acl, acl_file, config_check, daemons, demo, up, version
+from cli import acl, acl_explain, acl_file, config_check, daemons, demo, up, version
 from cli.failure import TRACEBACK_VARIABLE, describe
 
 EXIT_FAILED = 1
@@ -34,6 +34,7 @@ acl.app.command("apply")(acl_file.apply)
 acl.app.command("drift")(acl_file.drift)
 acl.app.command("validate")(acl_file.validate)
 acl.app.command("conflicts")(acl_file.conflicts)
+acl.app.command("explain")(acl_explain.explain)
 app.add_typer(acl.app, name="acl")
 app.add_typer(config_check.app, name="config")
 app.command("version")(version.command)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.e2e.clients import eventually, paho, ruled, unique
 from tests.e2e.running import Running, running, stockade
 
 if TYPE_CHECKING:
@@ -234,3 +235,21 @@ def test_rule_applies_at_its_time_and_until_its_end(own: Running) -> None:
         assert refused.returncode == 1
         assert complaint in refused.stderr
     assert acl(own, "delete", "office").returncode == 0
+
+
+def test_decision_a_client_was_told_is_explained(own: Running) -> None:
+    topic = f"telemetry/{unique('explained')}"
+    with paho(own.ready, "viewer") as viewer:
+        refused = viewer.publish(topic, b"1", qos=1)
+    decision = refused.text.rpartition(" ")[2]
+    assert decision.startswith("d-")
+    log = own.folder / "audit" / "broker.jsonl"
+    eventually(lambda: log.exists() and decision in log.read_text())
+    said = acl(own, "explain", decision)
+    assert said.returncode == 0, said.stderr
+    assert f"publish topic.{topic.replace('/', '.')}" in said.stdout
+    assert "who:    viewer from 127.0.0.1" in said.stdout
+    assert "deny by no rule: no rule allows it" in said.stdout
+    resource = f"topic.{topic.replace('/', '.')}"
+    with ruled(own.ready, "viewer", "write", resource):
+        assert ": allow by rule" in acl(own, "explain", decision).stdout

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from acl.model import Resource
 from tests.e2e.clients import (
     assert_zscores,
     await_audit,
@@ -224,7 +225,7 @@ def test_mosquitto_is_told_why_its_publish_is_refused(system: Running) -> None:
         kind="authorization.denied",
         principal="viewer",
         action="publish",
-        resource=topic,
+        resource=Resource.topic(topic).text,
     )
     assert str(denial["decision_id"]).encode() in refused.stderr
 

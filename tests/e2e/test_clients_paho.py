@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from paho.mqtt.client import MQTTv5, MQTTv311
 
+from acl.model import Resource
 from tests.e2e.clients import (
     NOT_AUTHORIZED,
     assert_zscores,
@@ -79,7 +80,9 @@ def test_refused_publish_is_answered_with_the_decision(system: Running) -> None:
         refused = viewer.publish(topic, b"1", qos=1)
         assert refused.code == NOT_AUTHORIZED
         denial = await_audit(
-            system.folder / "audit" / "broker.jsonl", principal="viewer", resource=topic
+            system.folder / "audit" / "broker.jsonl",
+            principal="viewer",
+            resource=Resource.topic(topic).text,
         )
         assert str(denial["decision_id"]) in refused.text
         assert denial["kind"] == "authorization.denied"
@@ -92,7 +95,11 @@ def test_refused_qos_0_publish_reaches_nobody_and_is_audited(system: Running) ->
     with paho(system.ready, "viewer") as viewer, paho(system.ready, "sensor") as sensor:
         viewer.subscribe(topic)
         viewer.send(topic, b"forged")
-        await_audit(system.folder / "audit" / "broker.jsonl", principal="viewer", resource=topic)
+        await_audit(
+            system.folder / "audit" / "broker.jsonl",
+            principal="viewer",
+            resource=Resource.topic(topic).text,
+        )
         sensor.publish(topic, b"real")
         assert viewer.receive().payload == b"real"
 

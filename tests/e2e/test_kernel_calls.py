@@ -112,7 +112,7 @@ def test_kernel_that_no_rule_allows_is_refused_and_audited(
     told = sensor.publish(f"kernel/{name}", b"1", qos=1, properties=properties)
     assert told.code == NOT_AUTHORIZED
     denial = await_audit(
-        system.folder / "audit" / "broker.jsonl", principal="sensor", resource=f"kernel/{name}"
+        system.folder / "audit" / "broker.jsonl", principal="sensor", resource=f"kernel.{name}"
     )
     assert str(denial["decision_id"]) in told.text
 

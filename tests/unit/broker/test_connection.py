@@ -92,7 +92,7 @@ async def test_denied_qos_0_is_dropped_and_audited_as_one_event_per_run() -> Non
         broker.audit.close()
         events = [record.event for record in broker.audit.recent]
         (event,) = [e for e in events if e.action == "publish"]
-        assert (event.principal, event.resource, event.count) == ("sensor", "t/1", 7)
+        assert (event.principal, event.resource, event.count) == ("sensor", "topic.t.1", 7)
         assert event.decision_id.startswith("d-")
 
 

@@ -44,7 +44,7 @@ async def test_guard_writes_a_denial_with_its_decision() -> None:
         broker.audit.close()
         (event,) = [record.event for record in broker.audit.recent]
         assert event.decision_id == decision.id
-        assert (event.principal, event.action, event.resource) == ("sensor", "publish", "t/1")
+        assert (event.principal, event.action, event.resource) == ("sensor", "publish", "topic.t.1")
         assert (event.count, event.peer, event.epoch) == (3, "127.0.0.1:9", decision.epoch)
 
 

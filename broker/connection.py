@@ -220,7 +220,9 @@ class Connection:
                 nursery.start_soon(self.outlet.run_writer)
                 with self._scope:
                     if self._ending is None:  # else taken over already
-                        services.registry.serve(session)
+                        for _ in services.registry.serve(session):
+                            if services.turns.over:
+                                await services.turns.wait()
                         exchange = Exchange(self, session, services, explain=self._explain)
                         await self._read_on(session, exchange)
                 nursery.cancel_scope.cancel()

@@ -94,8 +94,7 @@ class Delayed:
     @property
     def overdue(self) -> bool:
         """Whether some are due now, or being published."""
-        due = bool(self._heap) and self._heap[0][0] <= self._messages.clock()
-        return due or self._quota.messages > len(self._heap)
+        return self.has_due or self._quota.messages > len(self._heap)
 
     @property
     def bytes(self) -> int:
@@ -105,6 +104,10 @@ class Delayed:
     def has_room(self, principal: str, count: int, size_bytes: int) -> bool:
         """Whether so many more messages of a principal, of this size together, fit."""
         return self._quota.fits(principal, count, size_bytes)
+
+    def has_room_for_will(self, principal: str, size_bytes: int) -> bool:
+        """Whether a will that is due fits: there are no more than sessions, so others' messages do not take its place."""
+        return self._quota.fits_share(principal, 1, size_bytes)
 
     def add(self, message: Message, due_at: float) -> None:
         """Keep a message, for which there is room, until it is due."""
@@ -133,15 +136,22 @@ class Delayed:
             await self._has_due.wait()
         self._has_due = trio.Event()
 
+    @property
+    def has_due(self) -> bool:
+        """Whether the next one is due now."""
+        return bool(self._heap) and self._heap[0][0] <= self._messages.clock()
+
     def due(self, most: int) -> list[Message]:
         """Take the next messages that are due and did not expire; `done` or `again` must follow for each.
 
         Args:
-            most: how many.
+            most: how many, those that expired included: they are lost here.
         """
         now = self._messages.clock()
         found: list[Message] = []
-        while self._heap and self._heap[0][0] <= now and len(found) < most:
+        for _ in range(most):
+            if not self.has_due:
+                break
             _, _, message = heappop(self._heap)
             if message.expired(now):
                 self._lost(message, 0, message.run.count, "expired")
@@ -173,6 +183,7 @@ class DelayedPublisher:
         """Publish for as long as the broker lives."""
         while True:
             await self._publishing.delayed.wait_until_due()
+            self._publishing.retained.drop_expired()
             # Without a policy nobody can say whether they may be published.
             if not self._publishing.guard.refusal:
                 with self._faults.contained("publish delayed messages"):
@@ -181,8 +192,8 @@ class DelayedPublisher:
     async def publish_due(self) -> None:
         """Publish everything that is due, if its publisher still may; later, where nobody can say so now."""
         publishing = self._publishing
-        while due := publishing.delayed.due(TOGETHER):
-            undecided = dict.fromkeys(due)
+        while publishing.delayed.has_due:
+            undecided = dict.fromkeys(publishing.delayed.due(TOGETHER))
             try:
                 await self._publish(undecided)
             finally:
@@ -196,15 +207,20 @@ class DelayedPublisher:
         touched: list[Outlet] = []
         messages = tuple(undecided)
         decisions = await guard.may_publish_absent([(m.publisher, m.run.topic) for m in messages])
-        try:
-            for message, decision in zip(messages, decisions, strict=True):
-                if decision.allowed:
-                    finished = await publishing.publish_late(message, changes, touched)
-                else:
-                    finished = decision.answered
-                    publishing.denied += finished
+        for message, decision in zip(messages, decisions, strict=True):
+            finished = False
+            try:
+                with self._faults.contained(
+                    "publish a delayed message"
+                ):  # and go on with the others
+                    if decision.allowed:
+                        finished = await publishing.publish_late(message, changes, touched)
+                    else:
+                        finished = decision.answered
+                        publishing.denied += finished
                 if finished:
                     del undecided[message]
                     publishing.delayed.done(message)
-        finally:
-            flush_all(touched)
+            finally:
+                flush_all(touched)
+            await trio.lowlevel.checkpoint()  # one may be for thousands

@@ -86,7 +86,7 @@ class Greeting:
         if terms is None or not await self._authenticate(connect):
             return None
         # Others came while this one was weighed and proved itself.
-        refusal = self._no_room(terms.client_id)
+        refusal = self._no_room(terms)
         if refusal is not None:
             await self._turn_away(refusal)
             return None
@@ -96,19 +96,20 @@ class Greeting:
         """A packet before CONNACK; None when the peer left, or broke the protocol and was told."""
         try:
             while (event := self._reader.next_event()) is None:
+                if not self._unfinished.note(self._reader.pending_bytes):
+                    await self._turn_away(Refusal(reason=ReasonCode.QUOTA_EXCEEDED, text=NO_MEMORY))
+                    return None
                 data = await self._link.receive_some()
                 if not data:
                     return None
                 self._reader.feed(data)
-                if not self._unfinished.note(self._reader.pending_bytes):
-                    await self._turn_away(Refusal(reason=ReasonCode.QUOTA_EXCEEDED, text=NO_MEMORY))
-                    return None
         except RemoteProtocolError as error:
             self._services.count.protocol_errors += 1
             self.note("protocol error before CONNACK", str(error))
             self.version = self._reader.version
             await self._refuse(Refusal(reason=error.reason, text=error.message))
             return None
+        self._unfinished.note(0)
         return event
 
     async def _admit(self, connect: Connect) -> Terms | None:
@@ -135,9 +136,12 @@ class Greeting:
             return None
         return terms
 
-    def _no_room(self, client_id: str) -> Refusal | None:
+    def _no_room(self, terms: Terms) -> Refusal | None:
         """Why there is no place for this client; None when there is one."""
-        text = self._services.registry.refusal(self._client.principal, client_id)
+        text = self._services.registry.refusal(self._client.principal, terms.client_id)
+        share = self._services.budget.share(self._client.principal.name)
+        if terms.will is not None and not share.has_room(len(terms.will.packet)):
+            text = text or "no room for the will"
         full = Refusal(reason=ReasonCode.QUOTA_EXCEEDED, text=text) if text else None
         return self._busy() or full
 

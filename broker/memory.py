@@ -126,6 +126,14 @@ class Share:
         total = self.total
         return self.used_bytes > self.ceiling_bytes or total.used_bytes > total.ceiling_bytes
 
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether so much more may wait."""
+        total = self.total
+        return (
+            self.used_bytes + size_bytes <= self.ceiling_bytes
+            and total.used_bytes + size_bytes <= total.ceiling_bytes
+        )
+
     @property
     def full_of_entries(self) -> bool:
         """Whether entries of messages that wait in the store only take half of its ceiling, or of the total's.

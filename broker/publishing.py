@@ -229,7 +229,7 @@ class Publishing:
         if run.topic.startswith(KERNEL_PREFIX):
             return  # a kernel answers its caller, who is gone
         message = self.messages.take(run, session.principal)
-        if self.delayed.has_room(session.principal.name, 1, len(run.data)):
+        if self.delayed.has_room_for_will(session.principal.name, len(run.data)):
             self.delayed.add(message, message.received_at)
         else:
             self._lost(message, 0, 1, "no room")

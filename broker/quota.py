@@ -52,11 +52,18 @@ class Quota:
     def fits(self, principal: str, messages: int, size_bytes: int) -> bool:
         """Whether so many more messages of a principal, of this size together, may be kept."""
         limits = self._limits
-        messages_held, bytes_held = self._held.get(principal, (0, 0))
         return (
             self.messages + messages <= limits.max_messages
             and self.bytes + size_bytes <= limits.max_bytes
-            and messages_held + messages <= limits.max_messages_each
+            and self.fits_share(principal, messages, size_bytes)
+        )
+
+    def fits_share(self, principal: str, messages: int, size_bytes: int) -> bool:
+        """The same where only the share of the principal counts."""
+        limits = self._limits
+        messages_held, bytes_held = self._held.get(principal, (0, 0))
+        return (
+            messages_held + messages <= limits.max_messages_each
             and bytes_held + size_bytes <= limits.max_bytes_each
         )
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from broker.groups import SHARED_PREFIX
 from broker.session import NEVER_EXPIRES_S, Serving, Session
 from mqtt.errors import ReasonCode
 
@@ -177,10 +178,16 @@ class Registry:
         self._router.session_moved(session)
         return session, present
 
-    def serve(self, session: Session) -> None:
-        """Send what waits for a session whose CONNACK is on its way."""
-        for name in session.subscriptions:
+    def serve(self, session: Session) -> Iterator[None]:
+        """Send what waits for a session whose CONNACK is on its way; in steps.
+
+        Returns:
+            an iterator to be gone through; others may have their turn between its steps.
+        """
+        session.delivery.pump_and_flush()
+        for name in [name for name in session.subscriptions if name.startswith(SHARED_PREFIX)]:
             self._router.gather(name)
+            yield
         session.delivery.pump_and_flush()
 
     def _session_for(
@@ -294,7 +301,8 @@ class Registry:
                     await trio.lowlevel.checkpoint()
                 if session.connection is None and session.ended_at is not None:
                     with self._faults.contained("look after a session", session):
-                        self._look_after(session, now)
+                        if self._look_after(session, now):  # many may end in one second
+                            await trio.lowlevel.checkpoint()
 
     def _look_at(self, connection: Connected, moment: float, now: float) -> None:
         if moment >= connection.quiet_until:
@@ -303,15 +311,18 @@ class Registry:
         elif now >= connection.certificate_ends:
             connection.end(ReasonCode.NOT_AUTHORIZED, "the client certificate has expired")
 
-    def _look_after(self, session: Session, now: float) -> None:
-        """A session without a connection: its will may be due, its time may be over."""
+    def _look_after(self, session: Session, now: float) -> bool:
+        """A session without a connection: its will may be due, its time may be over; whether there was something to do."""
         ended_at = session.ended_at if session.ended_at is not None else now
         if session.expiry_s != NEVER_EXPIRES_S and now >= ended_at + session.expiry_s:
             self.expired += 1
             self._end(session)
-        elif session.will is not None and session.will_at is not None and now >= session.will_at:
+            return True
+        if session.will is not None and session.will_at is not None and now >= session.will_at:
             self._give_will(session, session.will)
             session.record()
+            return True
+        return False
 
     # ---- a start -------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ in all and for each principal; what does not fit is refused. Who may read one is
 
 from __future__ import annotations
 
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from broker.quota import Quota
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from broker.messages import Message, Messages
     from broker.quota import QuotaLimits
 
+EXPIRED_A_TURN = 256  # looked at in a row: some 5 us each
 VOLATILE = "$SYS/"  # what the broker tells about itself is not worth a row
 
 
@@ -37,6 +39,9 @@ class Retained:
         self._store = store
         self._quota = Quota(limits)
         self._tree: TopicTree[Message] = TopicTree()
+        # When to look at a topic because its message may have expired; one entry a topic.
+        self._to_look_at: list[tuple[float, str]] = []
+        self._looked_for: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._tree)
@@ -61,14 +66,14 @@ class Retained:
             if older is not None:
                 self._remove(topic, older)
             return True
+        volatile = topic.startswith(VOLATILE)
+        if not volatile and not self._fits(message, older):
+            self.drop_expired()
+            older = self._tree.get(topic)
+            if not self._fits(message, older):
+                return False
         if older is not None:
             self._quota.remove(older.publisher.name, len(older.run.data))
-        size = len(message.run.data)
-        volatile = topic.startswith(VOLATILE)
-        if not volatile and not self._quota.fits(message.publisher.name, 1, size):
-            if older is not None:
-                self._quota.add(older.publisher.name, len(older.run.data))
-            return False
         self._keep(topic, message)
         if not volatile:
             self._messages.need(message)
@@ -77,9 +82,37 @@ class Retained:
                 self._messages.release(older)
         return True
 
+    def _fits(self, message: Message, older: Message | None) -> bool:
+        """Whether there is room for a message in the place of an older one."""
+        quota = self._quota
+        if older is not None:
+            quota.remove(older.publisher.name, len(older.run.data))
+        fits = quota.fits(message.publisher.name, 1, len(message.run.data))
+        if older is not None:
+            quota.add(older.publisher.name, len(older.run.data))
+        return fits
+
     def _keep(self, topic: str, message: Message) -> None:
         self._tree.put(topic, message)
         self._quota.add(message.publisher.name, len(message.run.data))
+        self._look_at(topic, message)
+
+    def _look_at(self, topic: str, message: Message) -> None:
+        if message.expires_at is not None and topic not in self._looked_for:
+            self._looked_for.add(topic)
+            heappush(self._to_look_at, (message.expires_at, topic))
+
+    def drop_expired(self) -> None:
+        """Remove some messages that expired: nobody need ask for them for their place to be free again."""
+        now = self._messages.clock()
+        for _ in range(EXPIRED_A_TURN):
+            if not self._to_look_at or self._to_look_at[0][0] > now:
+                return
+            _, topic = heappop(self._to_look_at)
+            self._looked_for.discard(topic)
+            message = self.get(topic)  # which removes it if it has expired
+            if message is not None:
+                self._look_at(topic, message)
 
     def _remove(self, topic: str, message: Message) -> None:
         self._tree.pop(topic)

@@ -101,7 +101,6 @@ class Session:
         client_id: the MQTT client identifier.
         expiry_s: seconds it outlives its connection.
         ended_at: when its connection ended, seconds since the epoch; None while connected.
-        will: published when the connection ends, or later; see `broker.wills`.
         will_at: when it is due, None while the client is connected.
         subscriptions: its topic filters, `$share/NAME/` included; changed by `hold` and `drop`.
         filters_bytes: memory of these.
@@ -139,11 +138,11 @@ class Session:
         self.session_id = session_id
         self.expiry_s = 0
         self.ended_at: float | None = None
-        self.will: WillRecord | None = None
+        self.share = rooms.budget.share(principal.name)
+        self._will: WillRecord | None = None
         self.will_at: float | None = None
         self.subscriptions: dict[str, Subscribed] = {}
         self.filters_bytes = 0
-        self.share = rooms.budget.share(principal.name)
         self.incoming = Incoming() if incoming is None else incoming
         self.delivery = Delivery(
             rooms.messages,
@@ -190,6 +189,19 @@ class Session:
     def peer(self) -> str:
         """The client's address, for the audit log; empty while it is away."""
         return "" if self.connection is None else self.connection.peer
+
+    @property
+    def will(self) -> WillRecord | None:
+        """Published when the connection ends, or later; see `broker.wills`. Its bytes wait like those of a queue."""
+        return self._will
+
+    @will.setter
+    def will(self, will: WillRecord | None) -> None:
+        before = 0 if self._will is None else len(self._will.packet)
+        more = (0 if will is None else len(will.packet)) - before
+        self._will = will
+        self.share.used_bytes += more
+        self.share.total.used_bytes += more
 
     @property
     def kept(self) -> bool:

@@ -135,8 +135,7 @@ class Subscriptions:
         session, filter_ = self._session, subscription.filter
         is_new = filter_ not in session.subscriptions
         new_bytes = filter_memory(filter_) if is_new else 0
-        excess = self._excess(is_new, new_bytes)
-        if excess:
+        if excess := self._excess(is_new, new_bytes):
             return Granted(ReasonCode.QUOTA_EXCEEDED, excess)
         try:
             verify_topic_filter(filter_)
@@ -157,6 +156,8 @@ class Subscriptions:
         )
         if session.outlet is not outlet:
             return Granted(ReasonCode.UNSPECIFIED_ERROR)  # taken over meanwhile
+        if excess := self._excess(is_new, new_bytes):  # others took the room meanwhile
+            return Granted(ReasonCode.QUOTA_EXCEEDED, excess)
         replaced = session.subscriptions.get(filter_)
         await self._put(subscribed)
         return Granted(
@@ -198,13 +199,19 @@ class Subscriptions:
 
     async def _settle(self, filter_: str) -> None:
         """Have a change of a filter take effect for topics that have a route."""
-        for _ in self._router.settle(filter_):
-            if self._turns.over:
-                await self._turns.wait()
+        steps = self._router.settle(filter_)
+        try:
+            for _ in steps:
+                if self._turns.over:
+                    await self._turns.wait()
+        finally:  # also where the client goes in between: the session may be kept
+            for _ in steps:
+                pass
 
     async def _remove(self, filter_: str) -> None:
         """End a subscription that the session has."""
         self._session.drop(filter_)
+        self._to_replay.pop(filter_, None)
         self._router.unsubscribe(self._session, filter_)
         if self._session.kept:
             self._store.drop_subscription(self._session.session_id, filter_)

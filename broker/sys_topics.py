@@ -130,11 +130,10 @@ class SysTopics:
             publish = Publish(topic=f"$SYS/broker/{name}", payload=value.encode(), retain=True)
             message = self._messages.take(run_of(publish, Version.V5), self._broker)
             self._retained.put(message)
-            if message.run.topic not in self._router.routes:
-                flush_all(touched)
             route = await self._router.route(message.run.topic)
             self._router.deliver(route, message, None, touched)
-        flush_all(touched)
+            flush_all(touched)
+            await trio.lowlevel.checkpoint()  # there may be thousands who listen
 
     def values(self) -> dict[str, str]:
         """Every topic below `$SYS/broker/`, with its value of now."""

@@ -12,12 +12,15 @@ from broker.config import BrokerLimits
 from broker.delayed import MAX_DELAY_S, TICK_S, Delayed, DelayedPublisher, parse_delayed
 from broker.durability import Volatile
 from broker.messages import Message, Messages
+from broker.outlet import Outlet
 from mqtt.errors import ReasonCode, RemoteProtocolError
 from mqtt.packets import (
+    Connect,
     Properties,
     Puback,
     Publish,
     Version,
+    Will,
 )
 from mqtt.runs import run_of
 from tests.brokers import Peer, TestBroker, allow, running_broker
@@ -327,3 +330,56 @@ async def test_delayed_messages_that_are_due_hold_up_nobody_elses(
         await trio.sleep(6)
         await publish(other, b"live", qos=0, topic="t/live")
         assert await hear(viewer, b"live") < 0.5
+
+
+def test_expired_messages_are_lost_some_at_a_time() -> None:
+    shelf = Shelf()
+    for number in range(5):
+        shelf.add(f"{number}", 5.0, expiry_s=1)
+    shelf.now = 5.0
+    assert shelf.delayed.due(2) == []
+    assert len(shelf.lost) == 2
+    assert shelf.delayed.has_due
+    assert shelf.delayed.due(9) == []
+    assert not shelf.delayed.has_due
+
+
+async def test_message_that_cannot_be_published_for_an_error_of_ours_holds_up_no_other(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_broker(SENSOR, VIEWER) as broker:
+        sensor, viewer = await broker.client("sensor"), await broker.client("viewer")
+        await subscribe(viewer, "t/good")
+        real = broker.publishing.publish_late
+
+        async def fails(message: Message, changes: int, touched: list[Outlet]) -> bool:
+            if message.run.topic == b"t/bad":
+                raise ValueError("a bug")
+            return await real(message, changes, touched)
+
+        monkeypatch.setattr(broker.publishing, "publish_late", fails)
+        for topic in ("t/bad", "t/good"):
+            await delay(sensor, f"$delayed/1/{topic}")
+        await trio.sleep(2)
+        assert (await got(viewer)).topic == "t/good"
+        assert broker.routing.faults.count > 0
+        assert len(broker.publishing.delayed) == 1
+
+
+async def test_wills_have_their_places_though_others_fill_all_of_delayed_messages(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    limits = BrokerLimits(max_delayed_messages=2, max_delayed_messages_per_principal=2)
+    greedy = allow("greedy", "write", "topic.**", rule_id="greedy")
+    async with running_broker(SENSOR, VIEWER, greedy, limits=limits) as broker:
+        viewer, filler = await broker.client("viewer"), await broker.client("greedy")
+        await subscribe(viewer, "t/#")
+        for _ in range(2):
+            assert await delay(filler, "$delayed/4000000/x") is ReasonCode.SUCCESS
+        sensor = broker.peer("sensor")
+        await sensor.greet(
+            Connect(client_id="s", will=Will(topic="t/will", payload=b"gone", qos=1))
+        )
+        assert await delay(sensor, "$delayed/5/t/1") is ReasonCode.QUOTA_EXCEEDED
+        await sensor.leave()
+        assert (await got(viewer)).payload == b"gone"

@@ -24,6 +24,7 @@ from mqtt.packets import (
     Subscription,
     Unsubscribe,
     Version,
+    Will,
 )
 from tests.brokers import TestBroker, allow, running_broker
 from tests.durable_rows import Rows
@@ -290,3 +291,19 @@ async def test_session_gives_the_memory_of_its_filters_back() -> None:
         await second.send(Disconnect())
         await trio.testing.wait_all_tasks_blocked()
         assert broker.messaging.budget.filters_bytes == 0
+
+
+async def test_wills_count_as_waiting_until_they_are_published_or_not() -> None:
+    limits = BrokerLimits(max_waiting_bytes_per_principal=3_000)
+    will = Will(topic="t/w", payload=bytes(2_000))
+    async with running_broker(SENSOR, limits=limits) as broker:
+        first, second = broker.peer("sensor"), broker.peer("sensor")
+        await first.greet(Connect(client_id="1", will=will))
+        assert broker.messaging.budget.used_bytes > 2_000
+        refused = await second.greet(Connect(client_id="2", will=will))
+        assert isinstance(refused, Connack)
+        assert refused.reason is ReasonCode.QUOTA_EXCEEDED
+        assert refused.properties.reason_string == "no room for the will"
+        await first.send(Disconnect())
+        await trio.testing.wait_all_tasks_blocked()
+        assert broker.messaging.budget.used_bytes == 0

@@ -3,6 +3,7 @@ from __future__ import annotations
 from math import inf
 
 import trio
+from typing_extensions import override
 
 from acl.model import Principal
 from broker.admission import Offer, agree
@@ -316,7 +317,7 @@ def test_last_member_that_leaves_keeps_what_it_has_until_a_member_is_back() -> N
     assert len(first.delivery.outgoing) == 1
     other, second, _ = hall.enter("viewer", "second", expiry_s=100)
     hall.subscribe(second, GROUP)
-    hall.registry.serve(second)
+    assert len(list(hall.registry.serve(second))) == 1
     assert other.payloads() == [b"1"]
     assert not len(first.delivery.outgoing)
 
@@ -334,3 +335,29 @@ def test_member_whose_session_ends_leaves_what_it_has_to_the_others() -> None:
     group = hall.router.group(GROUP)
     assert group is not None
     assert list(group.members) == [stays]
+
+
+async def test_sessions_that_end_in_one_second_leave_others_their_turns(
+    nursery: trio.Nursery, autojump_clock: trio.abc.Clock
+) -> None:
+    hall = Hall(max_sessions=100, max_sessions_per_principal=100)
+    for number in range(50):
+        line, session, _ = hall.enter(client_id=f"{number}", expiry_s=10)
+        hall.registry.leave(line, session)
+
+    class Steps(trio.abc.Instrument):
+        count = 0
+
+        @override
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            self.count += task.name.endswith("sweep")
+
+    steps = Steps()
+    hall.house.now += 11
+    nursery.start_soon(hall.registry.sweep)
+    await trio.sleep(0.5)
+    trio.lowlevel.add_instrument(steps)
+    await trio.sleep(1)
+    trio.lowlevel.remove_instrument(steps)
+    assert hall.registry.sessions == 0
+    assert steps.count >= 50

@@ -179,3 +179,39 @@ def test_match_is_what_the_matcher_says_of_every_topic(names: set[str], filter_:
     assert sorted(shelf.match(filter_)) == sorted(
         name for name in names if matches(filter_.split("/"), name.split("/"))
     )
+
+
+def test_expired_messages_give_their_places_back_though_nobody_asks_for_them() -> None:
+    shelf = Shelf(max_messages=2)
+    assert shelf.put("1", expiry_s=1)
+    assert shelf.put("2", expiry_s=5)
+    assert not shelf.put("3")
+    shelf.now = 1.0
+    assert shelf.put("3")
+    assert not shelf.put("4")
+    shelf.now = 5.0
+    shelf.retained.drop_expired()
+    assert (len(shelf.retained), shelf.stored()) == (1, {"3": b"x"})
+
+
+def test_topic_is_looked_at_again_while_its_messages_expire_later() -> None:
+    shelf = Shelf()
+    for now in range(100):
+        shelf.now = float(now)
+        shelf.put("t", b"%d" % now, expiry_s=10)
+        shelf.retained.drop_expired()
+    assert shelf.payload("t") == b"99"
+    assert len(shelf.retained._to_look_at) == 1
+    shelf.now = 109.0
+    shelf.retained.drop_expired()
+    assert len(shelf.retained) == 0
+    assert shelf.retained._to_look_at == []
+
+
+def test_message_that_replaces_an_expired_one_at_the_bound_is_kept() -> None:
+    shelf = Shelf(max_messages=1)
+    shelf.put("t", b"1", expiry_s=1)
+    shelf.now = 2.0
+    assert shelf.put("t", b"2")
+    assert shelf.stored() == {"t": b"2"}
+    assert shelf.retained.bytes == len(shelf.message("t", b"2").run.data)

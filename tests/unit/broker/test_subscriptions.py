@@ -5,9 +5,13 @@ from collections import Counter
 import pytest
 import trio
 import trio.testing
+from typing_extensions import override
 
 from broker.config import BrokerLimits
+from broker.connection import Connection
 from broker.durability import Volatile
+from broker.session import filter_memory
+from broker.turns import Turns
 from mqtt.errors import ReasonCode
 from mqtt.names import STEP_NODES
 from mqtt.packets import (
@@ -335,3 +339,73 @@ async def test_unsuback_is_not_longer_than_the_client_takes() -> None:
         with trio.move_on_after(0.5):
             await viewer.next()
         assert viewer.bytes_received - before <= 40
+
+
+async def test_filters_that_wait_for_their_retained_messages_are_those_of_the_session() -> None:
+    limits = BrokerLimits(max_queued_messages=20)
+    async with running_broker(SENSOR, VIEWER, limits=limits) as broker:
+        sensor, viewer = await broker.client("sensor"), broker.peer("viewer")
+        for number in range(100):
+            await sensor.send(
+                Publish(topic=f"t/{number}", payload=b"r", retain=True, qos=1, packet_id=1 + number)
+            )
+        await viewer.greet(Connect(client_id="v", properties=Properties(receive_maximum=1)))
+        await subscribe(viewer, "t/#")  # it takes one and acknowledges nothing: the rest waits
+        (connection,) = [each for each in broker.registry if each.principal.name == "viewer"]
+        for number in range(50):
+            await viewer.send(
+                Subscribe(packet_id=2, filters=(Subscription(filter=f"t/{number}/x", qos=1),)),
+                Unsubscribe(packet_id=3, filters=(f"t/{number}/x",)),
+            )
+        await trio.testing.wait_all_tasks_blocked()
+        assert isinstance(connection, Connection)
+        changes = connection._subscriptions
+        assert changes is not None
+        assert changes._replaying
+        assert not changes._to_replay
+
+
+async def test_filter_of_a_kept_session_takes_effect_though_its_client_goes_while_it_does() -> None:
+    async with running_broker(SENSOR, VIEWER, store=Volatile()) as broker:
+        sensor, viewer = await broker.client("sensor"), await connected(broker, "viewer", "v")
+        topics = 2 * STEP_NODES
+        for number in range(topics):
+            await sensor.send(Publish(topic=f"t/{number}", payload=b"known"))
+        await trio.testing.wait_all_tasks_blocked()
+        (connection,) = [each for each in broker.registry if each.principal.name == "viewer"]
+        (session,) = [s for s in broker.registry.all_sessions() if s.client_id == "v"]
+        assert isinstance(connection, Connection)
+
+        class Taken(Turns):
+            """A turn that does not come before the client has gone."""
+
+            over = True
+
+            @override
+            async def wait(self, *, light: bool = False) -> None:
+                connection.end(ReasonCode.SESSION_TAKEN_OVER, "")
+                await trio.sleep_forever()
+
+        connection._changes_of(session)._turns = Taken()
+        await viewer.send(Subscribe(packet_id=9, filters=(Subscription(filter="t/+", qos=1),)))
+        await trio.testing.wait_all_tasks_blocked()
+        again = await connected(broker, "viewer", "v", present=True)
+        for number in (0, topics - 1):
+            await publish(sensor, b"new", topic=f"t/{number}")
+            assert (await got(again)).payload == b"new"
+
+
+async def test_room_for_filters_is_looked_at_again_after_the_policy_was_asked(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    limits = BrokerLimits(max_subscriptions_bytes_per_principal=2_000)
+    async with running_broker(VIEWER, limits=limits) as broker:
+        viewers = [await broker.client("viewer", client_id=f"v{n}") for n in range(10)]
+        broker.new_epoch()
+        broker.slow_controller(0.5)
+        for viewer in viewers:
+            await viewer.send(Subscribe(packet_id=9, filters=(Subscription(filter="t/a", qos=1),)))
+        answers = [await viewer.next() for viewer in viewers]
+        granted = [a for a in answers if isinstance(a, Suback) and not a.reasons[0].failed]
+        assert len(granted) == 2_000 // filter_memory("t/a")
+        assert broker.messaging.budget.filters_bytes <= 2_000

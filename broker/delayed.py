@@ -209,10 +209,8 @@ class DelayedPublisher:
         decisions = await guard.may_publish_absent([(m.publisher, m.run.topic) for m in messages])
         for message, decision in zip(messages, decisions, strict=True):
             finished = False
-            try:
-                with self._faults.contained(
-                    "publish a delayed message"
-                ):  # and go on with the others
+            try:  # one that cannot be published for an error of ours holds up no other
+                with self._faults.contained("publish a delayed message"):
                     if decision.allowed:
                         finished = await publishing.publish_late(message, changes, touched)
                     else:
